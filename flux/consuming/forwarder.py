@@ -43,6 +43,7 @@ class ForwardWriter:
         self._settings = settings
         self._system = system
         self._client: ProducerPort | None = None
+        self._lock: Lock = system.condition()
 
     def write(
         self, forwards: Iterable[Forward], limit: Callable[[str], int | None], ended: Ended, wanted: Wanted, step: Step
@@ -68,7 +69,7 @@ class ForwardWriter:
         system = self._system
         client: ProducerPort | None = None
         try:
-            client = self._client = self._client or self._adapter.producer(self._settings)
+            client = self._opened()
             partitions = client.partitions(topic, REQUEST_TIMEOUT)
             now_ms = whole_ms(system.now())
             deadline = system.monotonic() + _ROOM
@@ -94,7 +95,7 @@ class ForwardWriter:
                     system.sleep(_AGAIN)
         except BrokerError as error:
             if error.fault is Fault.FATAL and client is not None:
-                self.close(0)
+                self._drop(client)
             for forward in forwards:
                 ended(forward, error)
             return error if error.fault is Fault.UNAVAILABLE else None
@@ -105,11 +106,11 @@ class ForwardWriter:
 
     def warm_up(self, topics: Iterable[str]) -> None:
         """Connects and queries the topics' partitions before the first forwarded copy. Raises BrokerError."""
-        self._client = self._client or self._adapter.producer(self._settings)
+        client = self._opened()
         spreading = Spreading(self._system)
         for topic in topics:
             try:
-                spreading.known(partial(self._client.partitions, topic, REQUEST_TIMEOUT))
+                spreading.known(partial(client.partitions, topic, REQUEST_TIMEOUT))
             except BrokerError as error:
                 if (
                     error.fault is not Fault.UNKNOWN_TOPIC
@@ -120,6 +121,23 @@ class ForwardWriter:
         client, self._client = self._client, None
         if client is not None:
             client.close(timeout)
+
+    def _opened(self) -> ProducerPort:
+        client = self._client
+        if client is None:
+            made = self._adapter.producer(self._settings)
+            with self._lock:
+                client = self._client = self._client or made
+            if client is not made:  # another thread's: all stages write by one client, which keeps the order of each
+                made.close(0)
+        return client
+
+    def _drop(self, client: ProducerPort) -> None:
+        """`client` cannot continue. Another thread may have replaced it already."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+        client.close(0)
 
 
 def _ended(ended: Ended, forward: Forward, error: BrokerError | None, _: object) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from flux.consuming.coordinator import Coordinator
 from flux.consuming.forwarder import Ended, ForwardWriter, Step, Wanted
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.verdicts import Reject
+from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerSettings
 from flux.system import OperatingSystem
 from unit.support.engine_support import AWAY, Driver
@@ -168,3 +170,60 @@ def test_a_bug_while_writing_does_not_keep_the_next_from_it() -> None:
     bench.coordinator.system.monotonic = lambda: later  # type: ignore[method-assign]
     bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == [0, 1]
+
+
+class Producers:
+    """An adapter whose producers are counted. `meanwhile`: what another thread does while the next one is made."""
+
+    def __init__(self) -> None:
+        self.made: list[FatalProducer] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def producer(self, settings: ProducerSettings) -> FatalProducer:
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        self.made.append(FatalProducer())
+        return self.made[-1]
+
+
+class FatalProducer:
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def partitions(self, topic: str, timeout: float) -> int:
+        return 1
+
+    def write(self, *_: object) -> int:
+        self.meanwhile()
+        raise BrokerError("the client cannot go on", Fault.FATAL)
+
+    def close(self, timeout: float) -> int:
+        self.is_closed = True
+        return 0
+
+
+def test_two_threads_that_open_the_writer_at_once_use_one_client() -> None:
+    producers: Any = Producers()
+    writer = ForwardWriter(producers, ProducerSettings(delivery_timeout=1), OperatingSystem())
+    producers.meanwhile = partial(writer.warm_up, [])
+    writer.warm_up([])
+    assert [each.is_closed for each in producers.made] == [False, True]
+    writer.close(1)
+    assert [each.is_closed for each in producers.made] == [True, True]
+
+
+def test_a_client_that_failed_does_not_take_its_successor_with_it() -> None:
+    producers: Any = Producers()
+    writer = ForwardWriter(producers, ProducerSettings(delivery_timeout=1), OperatingSystem())
+    writer.warm_up([])
+
+    def another_thread_replaces_it() -> None:
+        writer.renew()
+        writer.warm_up([])
+
+    producers.made[0].meanwhile = another_thread_replaces_it
+    bench = Bench(0)
+    coordinator = Coordinator(bench.driver.policy, [bench.driver.engine], writer, OperatingSystem())
+    coordinator.procedures.write(coordinator.runtimes[0])
+    assert [each.is_closed for each in producers.made] == [True, False]
