@@ -18,15 +18,23 @@ settings.register_profile(
 settings.load_profile("flux")
 
 
+REAL = {"brokers", "chaos", "integration", "proof"}
+"""Folders of tests whose parts are real: brokers, networks, processes. A machine that is short of time, not flux, may
+fail one; a test that fails twice fails the run, and why one failed once is printed."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Spreads the files of each folder over a run of several processes: those that wait for Kafka then run beside those
     that compute."""
-    if not hasattr(config, "workerinput"):
-        return
     folders: dict[str, dict[Path, None]] = {}
     for item in items:
         top, below, *_ = item.path.relative_to(config.rootpath).parts
-        folders.setdefault(below if top == "tests" else top, {})[item.path] = None
+        folder = below if top == "tests" else top
+        folders.setdefault(folder, {})[item.path] = None
+        if folder in REAL:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+    if not hasattr(config, "workerinput"):
+        return
     places = {path: number / len(paths) for paths in folders.values() for number, path in enumerate(paths)}
     items.sort(key=lambda item: places[item.path])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from brokers.base import NoBroker
@@ -12,14 +11,7 @@ from brokers.jars import libraries
 
 from chaos.cluster import Cluster, running
 
-_HERE = Path(__file__).parent
 _reason = pytest.StashKey[str]()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if _HERE in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
