@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     give_up_after: Seconds | None
     concurrency: int
     rate_limit: float | None
+    rate_limit_scope: Literal["process", "group"]
     timeout: Seconds | None
     middleware: Sequence[Middleware]
     ordering: Literal["key", "partition", "none"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
@@ -10,25 +9,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, Literal, 
 
 from flux.config import AdapterChoice
 from flux.consuming.call_chain import Middleware
-from flux.core.backoff import Waits, WaitSetting
+from flux.core.backoff import WaitSetting
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import ErrorHeaders
 from flux.core.engine.offset_tracker import MAX_METADATA
-from flux.core.engine.verdicts import PROCESS, Rules
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
 from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Message
 from flux.core.policy import DAY, Policy
 from flux.core.spelling import check_names
-from flux.core.stage import Naming, Stages
+from flux.core.stage import Naming
 from flux.core.type_variables import R, V
-from flux.core.validation import Seconds, check_switch, shown
+from flux.core.validation import Seconds, shown
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.scheduling import enqueue
 from flux.serde.parameters import assigned, deserializer_of, serializer_of
 from flux.serde.values import Values
+from flux.task_settings import policy_of
 
 P = ParamSpec("P")
 
@@ -97,6 +96,8 @@ class Task(Generic[V]):
     """Calls in flight per process, all stages together."""
     rate_limit: float | None = None
     """Calls per second in each process, all stages together, evenly spaced."""
+    rate_limit_scope: Literal["process", "group"] = "process"
+    """With "group" the limit is the whole group's: each process takes the share of the partitions that it owns."""
     timeout: Seconds | None = None
     """Time limit of a call. An async call is then cancelled, and fails with TimeoutError; a blocking one cannot be
     ended: the log names it, with its stack."""
@@ -205,41 +206,7 @@ class Task(Generic[V]):
         for name in ("topic", "group_id"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
-        policy = Policy(
-            stages=Stages(self.topic, self.group_id, self.retries, assigned(self, "naming")),
-            waits=Waits(assigned(self, "wait"), self.max_delay),
-            rules=Rules(self.retry_on, self.reject_on, self.pause_on, (*PROCESS, CancelledError)),
-            ordering=self.ordering,
-            concurrency=self.concurrency,
-            commit_interval=self.offset_commit_interval,
-            commit_threshold=self.offset_commit_threshold,
-            start_from=self.start_from,
-            error_headers=assigned(self, "error_headers"),
-            drain_timeout=self.drain_timeout,
-            shutdown_timeout=self.shutdown_timeout,
-            max_waiting=self.max_waiting,
-            max_waiting_bytes=self.max_waiting_bytes,
-            max_metadata=self.max_metadata,
-            stalled_after=self.stalled_after,
-            in_place_retries=self.in_place_retries,
-            in_place_wait=self.in_place_wait,
-            give_up_after=self.give_up_after,
-            rate_limit=self.rate_limit,
-            pause_when=self.pause_when,
-            timeout=self.timeout,
-            batch=_batch(self),
-            exactly_once=self.exactly_once,
-        )
-        try:
-            policy.check()
-            for name in ("acknowledge_produced", "hold_produced", "exactly_once"):
-                check_switch(name, getattr(self, name))
-            if self.exactly_once and not (self.acknowledge_produced and self.hold_produced):
-                raise ConfigurationError(
-                    "exactly_once includes what calls produce: leave acknowledge_produced and hold_produced as they are"
-                )
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{cls.__name__}: {error}") from None
+        policy = policy_of(self, cls, _batch(self))
         if cls.call in (Task.call, BatchTask.call):
             what = "messages" if issubclass(cls, BatchTask) else "message"
             raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, {what})")

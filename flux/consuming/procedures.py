@@ -129,6 +129,8 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
 
     if partitions:
         yield from _retry_until_answered(engine, request, lambda: not engine.stopping)
+    if engine.call_limits.share is not None:
+        yield from _retry_until_answered(engine, lambda: _count_partitions(engine), lambda: not engine.stopping)
     jitters = {}
     for partition in partitions:
         jitters[partition] = yield do.Draw(JITTER_STEPS - 1)
@@ -245,6 +247,14 @@ def _retry_until_answered(
             engine.log(LogEvent(Level.WARNING, text, kind=("offsets", error.fault)))
             yield do.Write()
             yield do.Rest(1.0)
+
+
+def _count_partitions(engine: Engine) -> Procedure[None]:
+    """This member's share of the group's rate depends on how many partitions there are."""
+    stage, share = engine.stage, engine.call_limits.share
+    marks = yield do.Marks(stage.topic, _REQUEST_TIMEOUT)
+    if share is not None:
+        share.counted(stage.number, len(marks))
 
 
 def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Procedure[None]:

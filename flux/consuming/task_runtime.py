@@ -149,7 +149,7 @@ class TaskRuntime:
             writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
         else:
             self.transactions.prepare(self.name, self.adapter, policy.stages.group, settings)
-        call_limits = CallLimits(policy.rate_limit, policy.pause_when)
+        call_limits = CallLimits.of(policy)
         self.coordinator = Coordinator(
             policy,
             [Engine(policy, stage, limits, call_limits) for stage in chosen],

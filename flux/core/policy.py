@@ -70,6 +70,7 @@ class Policy:
     """Greatest age of a record, from its timestamp in the main topic."""
     rate_limit: float | None = None
     """Calls per second of all stages together."""
+    rate_limit_scope: Literal["process", "group"] = "process"
     pause_when: FailureRate | None = None
     """From which share of failures on the task pauses; None: none."""
     timeout: float | None = attrs.field(default=None, converter=seconds)
@@ -98,6 +99,7 @@ class Policy:
         for name, value, kinds in (
             ("ordering", self.ordering, ("key", "partition", "none")),
             ("start_from", self.start_from, ("earliest", "latest")),
+            ("rate_limit_scope", self.rate_limit_scope, ("process", "group")),
         ):
             check_choice(name, value, kinds)
         for name, number, least, most in (
@@ -125,6 +127,8 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
+        if self.rate_limit_scope == "group" and self.rate_limit is None:
+            raise ConfigurationError("rate_limit_scope = 'group': set rate_limit, the group's calls a second")
         if self.pause_when is not None:
             if not isinstance(self.pause_when, FailureRate):
                 raise ConfigurationError(f"pause_when = {shown(self.pause_when)}: give flux.FailureRate(…) or None")

@@ -150,6 +150,7 @@ class Billing(flux.Task):
     give_up_after = 86_400
     concurrency = 4
     rate_limit = 100
+    rate_limit_scope = "group"
     timeout = 30
     middleware = (timed,)
     ordering = "partition"

@@ -49,7 +49,7 @@ class Engine:
     ) -> None:
         self.policy = policy
         self.stage = stage
-        self.call_limits = CallLimits(policy.rate_limit, policy.pause_when) if call_limits is None else call_limits
+        self.call_limits = CallLimits.of(policy) if call_limits is None else call_limits
         self._watchdog = StallDetector(policy.stalled_after)
         common = self._common = Common(policy, stage, self.call_limits)
         partitions = self._partitions = Partitions(common, self._drop)

@@ -74,6 +74,7 @@ class Partitions:
             )
         if chosen:
             self._common.commits.soon(now)
+        self._count_owned()
         return starts
 
     def revoking(self, partitions: Iterable[TopicPartition]) -> list[Assignment]:
@@ -146,6 +147,12 @@ class Partitions:
         self._drop(assignment)
         del self.assignments[assignment.partition]
         self.resets.discard(assignment.partition)
+        self._count_owned()
+
+    def _count_owned(self) -> None:
+        change = self._common.call_limits.owns(self._common.stage.number, len(self.assignments))
+        if change is not None:
+            self._common.log_events.add(Level.INFO, change)
 
     # ---- offsets
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief
 from flux.core.limits.failure_rate import FailureCount, FailureRate
+from flux.core.limits.group_share import GroupShare
 from flux.core.message import Message
+
+if TYPE_CHECKING:
+    from flux.core.policy import Policy
 
 UNBOUNDED = 1 << 30
 _AT_ONCE = 0.01  # seconds of calls that one caller may start at once
@@ -132,14 +137,35 @@ class CircuitBreaker:
 
 
 class CallLimits:
-    """Shared by all stages of a task in this process."""
+    """Shared by all stages of a task in this process. `share`: of the group's rate; None: the rate is this process's
+    alone."""
 
-    __slots__ = ("breaker", "failure_count", "rate_limit")
+    __slots__ = ("_rate", "breaker", "failure_count", "rate_limit", "share")
 
-    def __init__(self, rate: float | None = None, pause_when: FailureRate | None = None) -> None:
+    def __init__(
+        self, rate: float | None = None, pause_when: FailureRate | None = None, share: GroupShare | None = None
+    ) -> None:
         self.breaker = CircuitBreaker()
         self.rate_limit = RateLimit(rate)
         self.failure_count = FailureCount(pause_when)
+        self.share = share
+        self._rate = rate
+
+    @classmethod
+    def of(cls, policy: Policy) -> CallLimits:
+        share = GroupShare(policy.stages.retries) if policy.rate_limit_scope == "group" else None
+        return cls(policy.rate_limit, policy.pause_when, share)
+
+    def owns(self, stage: int, partitions: int) -> str | None:
+        """This process owns so many partitions of the topic of `stage` now. Returns what that changes, for the log."""
+        if self.share is None or self._rate is None:
+            return None
+        self.share.owns(stage, partitions)
+        part, before = self.share.part, self.rate_limit.rate
+        if part is None or self._rate * part == before:
+            return None
+        self.rate_limit.rate = rate = self._rate * part
+        return f"rate limit: {rate:.3g} of the group's {self._rate:g} calls a second, as the share of its partitions"
 
     @property
     def limited(self) -> bool:

@@ -38,6 +38,30 @@ def test_a_rate_is_held_evenly_and_costs_little(lab: Lab, way: Way) -> None:
     assert used < 0.3 * SECONDS
 
 
+@pytest.mark.timed
+@pytest.mark.parametrize("scheme", ["confluent", "aiokafka"])
+def test_two_members_of_a_group_share_its_rate(lab: Lab, scheme: str) -> None:
+    begins: list[float] = []
+
+    async def call(message: flux.Message) -> None:
+        begins.append(time.monotonic())
+
+    task = lab.task(call, partitions=4, retries=0, rate_limit=RATE, rate_limit_scope="group")
+    lab.write(task.topic, *((b"v", b"key-%d" % n) for n in range((3 * SECONDS + 2) * RATE)))
+    adapter = f"{scheme}://{lab.bootstrap}"
+    with lab.running(task, adapter=adapter):
+        wait_for(lambda: begins, "one works")
+        with lab.running(task, adapter=adapter):
+            wait_for(lambda: len(lab.members(task.group_id)) == 2, "two are members")
+            time.sleep(1)  # the rebalance
+            first = len(begins)
+            time.sleep(SECONDS)
+            calls = begins[first:]
+    rate = (len(calls) - 1) / (calls[-1] - calls[0])
+    print(f"\n{scheme}: {rate:.1f} calls/s of two members")
+    assert 0.9 * RATE <= rate <= 1.05 * RATE
+
+
 @pytest.mark.parametrize("scheme", ["confluent", "aiokafka"])
 def test_an_awaited_call_that_takes_too_long_is_cancelled_and_fails(lab: Lab, scheme: str) -> None:
     cancelled: list[bytes] = []

@@ -30,6 +30,7 @@ def test_settings_within_bounds_work() -> None:
     policy(
         give_up_after=60.0,
         rate_limit=0.5,
+        rate_limit_scope="group",
         pause_when=FailureRate(0.5),
         timeout=30,
         in_place_retries=3,
@@ -150,6 +151,8 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
         ({"stalled_after": -1}, "stalled_after = -1: give seconds, 0 or more, at most 3153600000"),
         ({"pause_when": 0.5}, "pause_when = 0.5: give flux.FailureRate(…) or None"),
         ({"pause_when": FailureRate(2)}, "pause_when: share = 2: give more than 0, at most 1"),
+        ({"rate_limit_scope": "group"}, "rate_limit_scope = 'group': set rate_limit, the group's calls a second"),
+        ({"rate_limit_scope": "all"}, "rate_limit_scope = 'all': give one of process, group"),
         ({"rate_limit": 0}, "rate_limit = 0: give calls a second, more than 1e-06, at most 1000000000, or None"),
         ({"give_up_after": 0}, "give_up_after = 0: give seconds, more than 0, at most 3153600000, or None"),
         ({"timeout": 0}, "timeout = 0: give seconds, more than 0, at most 3153600000, or None"),

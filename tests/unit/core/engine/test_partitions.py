@@ -479,3 +479,16 @@ def test_only_an_offset_that_was_chosen_is_committed_soon() -> None:
     owned.assigned({P1: CommittedOffset(5)}, {P1: 9}, T0, chosen=[P1])
     assert shared.commits.due(T0)
     assert [(each.jitter, each.max_metadata) for each in owned.of([P0, P1])] == [(7, 100), (9, 100)]
+
+
+def test_each_rebalance_changes_the_share_of_the_groups_rate() -> None:
+    driver = Driver(rate_limit=10.0, rate_limit_scope="group")
+    limits = driver.engine.call_limits
+    assert limits.share is not None
+    limits.share.counted(0, 4)
+    driver.assign(0, 0)
+    assert limits.rate_limit.rate == pytest.approx(4.5)
+    assert "4.5 of the group's 10 calls a second" in driver.log_events()
+    driver.engine.revoking([driver.p1])
+    driver.engine.revoked([driver.p1])
+    assert limits.rate_limit.rate == pytest.approx(2.25)

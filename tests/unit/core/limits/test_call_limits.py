@@ -7,7 +7,8 @@ import pytest
 from flux.core.engine.runs import Run
 from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
 from flux.core.limits.failure_rate import FailureRate
-from unit.support.engine_support import T0, message, record
+from flux.core.limits.group_share import GroupShare
+from unit.support.engine_support import T0, message, policy, record
 
 
 def test_a_pause_holds_beside_a_rate_and_the_rate_after_it() -> None:
@@ -343,3 +344,24 @@ def test_a_probe_that_succeeds_ends_the_pause_and_the_count() -> None:
     assert limits.failure_count.paused
     limits.ended(probe, called=True)
     assert (limits.breaker.paused, limits.failure_count.paused) == (False, False)
+
+
+def test_a_share_of_the_partitions_is_a_share_of_the_rate() -> None:
+    limits = CallLimits.of(policy(rate_limit=100.0, rate_limit_scope="group"))
+    assert limits.share is not None
+    limits.share.counted(0, 4)
+    said = "rate limit: 22.5 of the group's 100 calls a second, as the share of its partitions"
+    assert limits.owns(0, 1) == said
+    assert limits.rate_limit.rate == pytest.approx(22.5)
+    assert limits.owns(0, 1) is None
+    assert limits.owns(0, 0) is None
+    assert limits.rate_limit.rate == pytest.approx(22.5)
+    limits.owns(0, 2)
+    assert limits.rate_limit.rate == pytest.approx(45)
+
+
+def test_the_rate_of_a_process_depends_on_no_partition() -> None:
+    limits = CallLimits.of(policy(rate_limit=100.0))
+    assert limits.owns(0, 1) is None
+    assert (limits.share, limits.rate_limit.rate) == (None, 100)
+    assert CallLimits(share=GroupShare(2)).owns(0, 1) is None
