@@ -6,13 +6,23 @@ A wrapper that a task does not use is left out: without any, the handler is the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any
 
 from flux.core.engine.expiry import expires
-from flux.core.engine.verdicts import BatchFailure, Expired, NotAwaited, Pause, Reject, Retry, Tombstone, Undecodable
+from flux.core.engine.verdicts import (
+    BatchFailure,
+    Expired,
+    NotAwaited,
+    Pause,
+    Reject,
+    Retry,
+    Skipped,
+    Tombstone,
+    Undecodable,
+)
 from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
@@ -168,6 +178,16 @@ def expiring(give_up_after: float, now: Callable[[], float]) -> Step:
     def check(message: Message) -> None:
         if expires(message, give_up_after, now()):
             raise Expired(f"older than give_up_after = {give_up_after:g} s")
+
+    return check
+
+
+def skipping(skips: Mapping[tuple[int, int, int], str]) -> Step:
+    """Fails the records of `skips`: (stage, partition, offset) -> why."""
+
+    def check(message: Message) -> None:
+        if skips and (why := skips.get((message.stage, message.partition, message.offset))) is not None:
+            raise Skipped(why)
 
     return check
 

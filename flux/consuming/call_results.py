@@ -17,7 +17,7 @@ from flux.core import flux_headers
 from flux.core.engine.forwards import Failure
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import Expired, Move, Tombstone, Undecodable
+from flux.core.engine.verdicts import Expired, Move, Skipped, Tombstone, Undecodable
 from flux.core.error_text import cause_of
 from flux.core.message import Message
 from flux.producing.produced import Produced, Scope, Scopes
@@ -96,7 +96,7 @@ def report_batch(
 
 def failure_of(error: BaseException) -> Failure:
     """The exception of a call, with its traceback."""
-    if issubclass(type(error), (Expired, Tombstone)):  # the traceback of flux's own check says nothing
+    if issubclass(type(error), (Expired, Skipped, Tombstone)):  # the traceback of flux's own check says nothing
         return Failure(error)
     raised = cause_of(error) if issubclass(type(error), Undecodable) else None
     return Failure(error, trace_of(error if raised is None else raised))

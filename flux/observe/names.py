@@ -67,7 +67,7 @@ DEAD = Metric(
     "flux_dead_letters_total",
     "counter",
     (*_STAGE, "reason"),
-    "Records forwarded to the dead letters, by reason: exhausted, rejected, undecodable, tombstone or expired.",
+    "Records that became dead letters, by reason: exhausted, rejected, undecodable, tombstone, expired or skipped.",
 )
 LATE = Metric(
     "flux_late_records_total", "counter", _STAGE, "Records that were read a second or more after their due time."
@@ -83,7 +83,10 @@ DUE = Metric("flux_due_records", "gauge", _TOPIC, "The part of the lag that is d
 WAITING = Metric("flux_waiting_records", "gauge", _STAGE, "Records in memory that are not due yet.")
 IN_PLACE = Metric("flux_in_place_records", "gauge", _STAGE, "Records that wait for a retry in place: in_place_retries.")
 PAUSED = Metric(
-    "flux_paused", "gauge", ("task",), "1 while the task makes no calls because a dependency is unavailable."
+    "flux_paused",
+    "gauge",
+    ("task",),
+    "1 while the task is paused: a dependency is unavailable, or somebody has paused a stage.",
 )
 PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that were started.")
 PAUSED_SECONDS = Metric("flux_paused_seconds_total", "counter", ("task",), "Total time for which the task was paused.")

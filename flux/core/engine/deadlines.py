@@ -47,7 +47,8 @@ class Deadlines:
         """Whether no call may start, whatever the time."""
         retries = self._retries
         full = retries.forwards.blocked or retries.unacknowledged.blocked
-        return self._common.stopping or full or self._transactions.blocked
+        held = self._common.stage.number in self._common.call_limits.held
+        return self._common.stopping or held or full or self._transactions.blocked
 
     def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""

@@ -67,6 +67,7 @@ class Engine:
         self.committed = partitions.committed
         self.must_commit = partitions.must_commit
         self.commit_abandoned = partitions.commit_abandoned
+        self.done_at = partitions.done_at
         self.read_offsets = partitions.read_offsets
         self.committable_offsets = partitions.committable_offsets
         self.uncommitted_progress = partitions.uncommitted_progress

@@ -243,6 +243,13 @@ class Partitions:
 
     # ---- state
 
+    def done_at(self, partition: TopicPartition, offset: int) -> bool | None:
+        """Whether the record at `offset` is done; None: the partition is not assigned."""
+        assignment = self.assignments.get(partition)
+        if assignment is None:
+            return None
+        return assignment.offset_tracker is not None and assignment.offset_tracker.is_done(offset)
+
     def read_offsets(self) -> dict[TopicPartition, int]:
         """The offset after the last delivered one for each partition; negative if not known."""
         return {a.partition: a.offset_tracker.end if a.offset_tracker else BEGINNING for a in self.assignments.values()}

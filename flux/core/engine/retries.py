@@ -62,14 +62,14 @@ class Retries:
     def is_outage(self, run: Run, message: Message, failure: Failure, now: float, settle: Callable[[], None]) -> bool:
         """Whether a call failed because so many fail (`pause_when`). `settle`: accounts for calls that succeeded."""
         verdict = self.verdict(failure)
-        called = verdict is not EXPIRED and verdict is not TOMBSTONE
+        called = verdict.attempted and verdict is not TOMBSTONE
         return called and self._common.call_limits.is_outage(run, message, failure.error, now, settle)
 
     def fail(self, run: Run, entry: Entry, failure: Failure, now: float) -> Move:
         """A record that was taken out of its run failed."""
         self.in_place.called.pop(entry, None)
         verdict = self.verdict(failure)
-        run.refused += verdict is EXPIRED or verdict is UNDECODABLE or verdict is TOMBSTONE
+        run.refused += not verdict.attempted or verdict is UNDECODABLE or verdict is TOMBSTONE
         self._common.stats.failed += 1
         if entry.assignment.phase is Phase.GONE:
             return verdict.move
@@ -204,7 +204,7 @@ class Retries:
         reason = "exhausted" if tried and target.role is _DEAD else verdict.reason
         if target.role is not _DEAD and expires(message, policy.give_up_after, common.epoch + now + wait):
             target, reason, wait = self._dead, EXPIRED.reason, 0.0
-        called = called and verdict is not EXPIRED
+        called = called and verdict.attempted
         group, failed_at = policy.stages.group, common.wall_ms(now)
         forwarded_copy = ForwardedCopy(message, target, reason, wait, group, failed_at, kind, text, trace, called)
         size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _COPY_OVERHEAD

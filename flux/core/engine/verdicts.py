@@ -88,6 +88,10 @@ class Expired(Exception):
     """The record is older than the task's `give_up_after`; no call was made."""
 
 
+class Skipped(Exception):
+    """Somebody wants the record in the dead letters without a call (`flux skip`)."""
+
+
 class NotAwaited(Exception):
     """A call, or middleware around it, returned a coroutine or a generator, or forgot to await one. Its work may not
     have run, so the call has failed."""
@@ -124,6 +128,8 @@ class Verdict:
     """The `flux-reason` of the forwarded copy."""
     after: float | None = None
     """Seconds of the wait or the pause, if the call decided."""
+    attempted: bool = True
+    """Whether it counts as an attempt."""
 
 
 STOP = Verdict(Move.STOP)
@@ -131,7 +137,8 @@ NEXT = Verdict(Move.NEXT, "error")
 REJECTED = Verdict(Move.DEAD, "rejected")
 UNDECODABLE = Verdict(Move.DEAD, "undecodable")
 TOMBSTONE = Verdict(Move.DEAD, "tombstone")
-EXPIRED = Verdict(Move.DEAD, "expired")
+EXPIRED = Verdict(Move.DEAD, "expired", attempted=False)
+SKIPPED = Verdict(Move.DEAD, "skipped", attempted=False)
 PAUSE = Verdict(Move.PAUSE)
 
 
@@ -178,6 +185,8 @@ class Rules:
             return Verdict(Move.PAUSE, after=seconds) if known else PAUSE
         if issubclass(kind, Expired):
             return EXPIRED
+        if issubclass(kind, Skipped):
+            return SKIPPED
         if issubclass(kind, Undecodable):
             return UNDECODABLE
         if issubclass(kind, Tombstone):

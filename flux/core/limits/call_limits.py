@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from flux.core.control.standing import Hold
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief
 from flux.core.limits.failure_rate import FailureCount, FailureRate
@@ -140,7 +141,7 @@ class CallLimits:
     """Shared by all stages of a task in this process. `share`: of the group's rate; None: the rate is this process's
     alone."""
 
-    __slots__ = ("_rate", "breaker", "failure_count", "rate_limit", "share")
+    __slots__ = ("breaker", "failure_count", "held", "rate", "rate_limit", "share")
 
     def __init__(
         self, rate: float | None = None, pause_when: FailureRate | None = None, share: GroupShare | None = None
@@ -149,7 +150,10 @@ class CallLimits:
         self.rate_limit = RateLimit(rate)
         self.failure_count = FailureCount(pause_when)
         self.share = share
-        self._rate = rate
+        self.rate = rate
+        """Calls a second, of the process or of the group; None: no limit."""
+        self.held: dict[int, Hold] = {}
+        """Stages that somebody has paused."""
 
     @classmethod
     def of(cls, policy: Policy) -> CallLimits:
@@ -158,14 +162,24 @@ class CallLimits:
 
     def owns(self, stage: int, partitions: int) -> str | None:
         """This process owns so many partitions of the topic of `stage` now. Returns what that changes, for the log."""
-        if self.share is None or self._rate is None:
+        if self.share is None:
             return None
         self.share.owns(stage, partitions)
-        part, before = self.share.part, self.rate_limit.rate
-        if part is None or self._rate * part == before:
+        before, after = self.rate_limit.rate, self._own_rate()
+        if after is None or after == before:
             return None
-        self.rate_limit.rate = rate = self._rate * part
-        return f"rate limit: {rate:.3g} of the group's {self._rate:g} calls a second, as the share of its partitions"
+        self.rate_limit.rate = after
+        return f"rate limit: {after:.3g} of the group's {self.rate:g} calls a second, as the share of its partitions"
+
+    def set_rate(self, rate: float | None) -> None:
+        """Another limit than the task's own, of the process or of the group; None: no limit."""
+        self.rate = rate
+        self.rate_limit.rate = self._own_rate() or rate
+
+    def _own_rate(self) -> float | None:
+        """This process's part of the rate; None: not known, or there is no limit."""
+        part = 1.0 if self.share is None else self.share.part
+        return None if self.rate is None or part is None else self.rate * part
 
     @property
     def limited(self) -> bool:

@@ -64,13 +64,19 @@ class Open:
 
 @attrs.frozen
 class Paused:
-    """The task makes no calls in this process because of an outage. `seconds`: for how long."""
+    """The stage makes no calls in this process: its task is paused by an outage, or somebody has paused it. `seconds`:
+    for how long."""
 
     error: str = attrs.field(validator=_TEXT)
-    """The type of what was raised."""
+    """The type of what was raised; or who has paused it."""
     seconds: float = attrs.field(validator=_NUMBER)
     tried_in: float | None = attrs.field(validator=optional(_NUMBER))
-    """Seconds until one record is tried; None: its call is running."""
+    """Seconds until one record is tried; None: its call is running, or nothing is tried."""
+    commanded: bool = attrs.field(default=False, validator=instance_of(bool))
+    """Whether somebody has paused it."""
+    ends_in: float | None = attrs.field(default=None, validator=optional(_NUMBER))
+    """Seconds until such a pause ends; None: it does not end by itself."""
+    why: str = attrs.field(default="", validator=_TEXT)
 
 
 @attrs.frozen
@@ -101,7 +107,7 @@ class StageReport:
     in_place: int = attrs.field(default=0, validator=_INT)
     """Records that wait for a retry in place."""
     paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
-    """All stages of a task have the same value."""
+    """An outage pauses all stages of a task."""
     done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
     """By partition, the offset below which all is done, where it is not committed yet."""
 
@@ -120,6 +126,8 @@ class Report:
     memory: int | None = attrs.field(validator=optional(_INT))
     """Resident bytes; None: not known."""
     stages: tuple[StageReport, ...]
+    control: bool = attrs.field(default=False, validator=instance_of(bool))
+    """Whether it takes commands."""
 
     @property
     def key(self) -> bytes:

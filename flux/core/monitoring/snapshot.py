@@ -5,6 +5,7 @@ Needs the lock of the engine's coordinator. Changes nothing in the engine.
 
 from __future__ import annotations
 
+import math
 from heapq import nsmallest
 
 from flux.core.engine import Engine
@@ -53,7 +54,7 @@ class Snapshot:
             on_their_way=len(open_) - tried,
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
             in_place=tried,
-            paused=pause_of(engine.call_limits.breaker, now),
+            paused=hold_of(engine, now) or pause_of(engine.call_limits.breaker, now),
             done_to={str(at.partition): offset for at, offset in engine.uncommitted_progress().items()},
         )
         self._checked, self._done, self._failed = now, stats.done, stats.failed
@@ -63,7 +64,7 @@ class Snapshot:
         calls = []
         for run, index in calls_of(self._engine):
             since = run.moved if index == run.seen else now  # it started after the watcher's last check
-            partition, offset, key, attempt = _at(run, index)
+            partition, offset, key, attempt = place_of(run, index)
             records = run.calls if run.batched else 1
             calls.append(Call(partition, offset, shown_key(key), attempt, _ago(now, since), records))
         return calls
@@ -100,6 +101,17 @@ def in_place(engine: Engine) -> int:
     return sum(entry.waits for entry, _ in engine.open())
 
 
+def hold_of(engine: Engine, now: float) -> Paused | None:
+    """None: nobody has paused the stage."""
+    hold = engine.call_limits.held.get(engine.stage.number)
+    if hold is None:
+        return None
+    now_ms = engine.wall_ms(now)
+    ends_in = None if hold.until == math.inf else round(max(0.0, hold.until - now_ms) / 1000, 1)
+    seconds = round(max(0.0, now_ms - hold.since) / 1000, 1)
+    return Paused(hold.by, seconds, None, commanded=True, ends_in=ends_in, why=hold.why)
+
+
 def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:
     """None: the task is not paused."""
     error = breaker.error
@@ -112,7 +124,7 @@ def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:
     return Paused(error_name(type(error)), _ago(now, breaker.since), tried_in)
 
 
-def _at(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
+def place_of(run: Run, index: int) -> tuple[int, int, bytes | None, int]:
     """(partition, offset, key, attempt) of record `index` of a run."""
     if run.messages is not None:
         message = run.messages[index]

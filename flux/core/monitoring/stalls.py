@@ -76,6 +76,9 @@ def what_holds(
     if forwards.blocked:
         return Stall(f"{where} {len(forwards)} writes of its stage that are under way", about=at)
     paused_at, committing = common.call_limits.breaker.since, common.commits.waited(now)
+    hold = common.call_limits.held.get(common.stage.number)
+    if hold is not None:
+        return Stall(f"{where} flux resume, as {hold.by} has paused it", about=at)
     if paused_at is not None:
         return Stall(f"{where} the end of a pause, which began {now - paused_at:.0f} s ago", about=at)
     if committing >= standing:

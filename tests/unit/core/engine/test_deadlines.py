@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from flux.consuming import effects as do
 from flux.consuming import procedures
 from flux.consuming.coordinator import Coordinator
+from flux.core.control.standing import Hold
 from flux.core.engine import BUSY_REST, IDLE_REST, LEAST_REST, PAUSED_REST, REST
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
@@ -235,3 +237,15 @@ def test_a_partition_that_has_to_be_reset_will_progress() -> None:
     driver.assign(0)
     driver.engine.polled(PollResult(out_of_range=[driver.p0]), T0)
     assert (driver.engine.empty, driver.engine.rests(T0)) == (False, False)
+
+
+def test_a_stage_that_somebody_has_paused_starts_no_call_and_waits_for_no_time() -> None:
+    driver = Driver(stage=1)
+    driver.assign(0)
+    driver.poll(due_in(driver, 0, 0.5), due_in(driver, 1, -1.0))
+    driver.engine.call_limits.held[1] = Hold("ada", "", 0.0, math.inf)
+    assert driver.nothing_to_take()
+    assert driver.engine.ready(driver.now) == 0
+    assert driver.engine.begins_at(driver.now) is None
+    driver.engine.call_limits.held = {0: Hold("ada", "", 0.0, math.inf)}
+    assert driver.engine.ready(driver.now)

@@ -492,3 +492,11 @@ def test_each_rebalance_changes_the_share_of_the_groups_rate() -> None:
     driver.engine.revoking([driver.p1])
     driver.engine.revoked([driver.p1])
     assert limits.rate_limit.rate == pytest.approx(2.25)
+
+
+def test_a_record_is_done_or_not_or_of_a_partition_that_is_not_assigned() -> None:
+    owned, _ = partitions()
+    owned.assigned({P0: CommittedOffset(5)}, {P0: 0}, T0)
+    assert [owned.done_at(P0, 4), owned.done_at(P0, 5), owned.done_at(P1, 4)] == [True, False, None]
+    owned.assigned({P1: None}, {P1: 0}, T0)
+    assert owned.done_at(P1, 4) is False

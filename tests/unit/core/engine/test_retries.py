@@ -14,7 +14,7 @@ from flux.core.engine.forwards import Detail, Failure
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry, Tombstone, Undecodable
+from flux.core.engine.verdicts import Expired, Move, Pause, Reject, Retry, Skipped, Tombstone, Undecodable
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
@@ -634,6 +634,13 @@ def test_a_copy_names_the_error_as_far_as_the_task_allows() -> None:
         assert tuple(sent.get(name) for name in names) == expected
 
 
+def test_a_record_that_is_skipped_was_not_called() -> None:
+    forward = failed_forward(Driver(), Skipped("bad (skipped by ada)"))
+    sent = headers(forward.forwarded_copy.producer_record(0, None))
+    assert (sent["flux-attempts"], sent["flux-reason"]) == (b"0", b"skipped")
+    assert forward.forwarded_copy.target.role is Role.DEAD
+
+
 def test_a_record_that_expired_was_not_called_and_does_not_wait() -> None:
     driver = Driver()
     forward = failed_forward(driver, Expired())
@@ -693,10 +700,10 @@ def test_a_record_that_would_expire_during_its_wait_is_not_retried_in_place(age:
 
 
 def test_calls_that_were_not_made_are_counted_in_their_run() -> None:
-    _, retries, _, entries, _ = prepared(4)
-    run = Run(4, T0)
-    errors = (Expired(), ValueError(), Undecodable(), Tombstone())
-    for entry, error, refused in zip(entries, errors, (1, 1, 2, 3), strict=True):
+    _, retries, _, entries, _ = prepared(5)
+    run = Run(5, T0)
+    errors = (Expired(), ValueError(), Undecodable(), Tombstone(), Skipped())
+    for entry, error, refused in zip(entries, errors, (1, 1, 2, 3, 4), strict=True):
         retries.fail(run, entry, Failure(error), T0)
         assert run.refused == refused
 

@@ -24,6 +24,7 @@ from flux.core.engine.verdicts import (
     Reject,
     Retry,
     Rules,
+    Skipped,
     Tombstone,
     Undecodable,
     Verdict,
@@ -255,3 +256,8 @@ def test_the_same_type_is_judged_once() -> None:
     rules = Counted()
     assert [rules.verdict(ValueError()) for _ in range(3)] == [NEXT] * 3
     assert Counted.judged == 1
+
+
+def test_a_skipped_record_is_dead_and_counts_no_attempt() -> None:
+    verdict = Rules(retry_on=(Skipped,)).verdict(Skipped("why"))
+    assert (verdict.move, verdict.reason, verdict.attempted) == (Move.DEAD, "skipped", False)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from flux.core.control.standing import Hold
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import Detail
 from flux.core.engine.verdicts import Pause, Rules
@@ -286,3 +289,12 @@ def test_a_paused_task_that_tries_a_record_has_no_next_time() -> None:
     driver.now += 20
     driver.take()
     assert driver.look_at().paused == Paused("ConnectionError", 20.0, None)
+
+
+@pytest.mark.parametrize(("until", "ends_in"), [(math.inf, None), (T0_MS + 70_000, 60.0), (T0_MS, 0.0)])
+def test_a_stage_that_somebody_has_paused_says_who_and_until_when(until: float, ends_in: float | None) -> None:
+    driver = Watched()
+    driver.engine.call_limits.held[0] = Hold("ada", "audit", T0_MS - 5000, until)
+    assert driver.look_at(10.0).paused == Paused("ada", 15.0, None, commanded=True, ends_in=ends_in, why="audit")
+    driver.engine.call_limits.held = {1: Hold("ada", "audit", T0_MS, until)}
+    assert driver.look_at().paused is None

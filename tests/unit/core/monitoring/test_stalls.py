@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 
 import pytest
 
 import flux
+from flux.core.control.standing import Hold
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition, TransactionSettings
 from unit.support.engine_support import AWAY, Driver
@@ -316,3 +318,14 @@ def test_an_open_transaction_that_holds_records_back_is_named(caplog: pytest.Log
     assert called.is_set()
     assert "t[0]@1: an open transaction" in caplog.text
     assert "it waits for a fetch" not in caplog.text
+
+
+def test_a_pause_by_somebody_is_named_with_who_did_it() -> None:
+    driver = Driver(stalled_after=60.0)
+    driver.assign(0)
+    driver.poll(0)
+    driver.engine.call_limits.held[0] = Hold("ada@ops", "", 0.0, math.inf)
+    stalled(driver, 0)
+    assert stalled(driver, 60) == [
+        "t[0] has made no progress for 60 s: it waits for flux resume, as ada@ops has paused it"
+    ]
