@@ -368,18 +368,22 @@ def test_the_rate_of_a_process_depends_on_no_partition() -> None:
 
 
 def test_another_rate_is_shared_like_the_tasks_own() -> None:
-    limits = CallLimits(None, share=GroupShare(0))
+    limits, rates = CallLimits(None, share=GroupShare(0)), list[float | None]()
     limits.set_rate(100.0)
-    assert limits.rate_limit.rate == 100.0
+    rates.append(limits.rate_limit.rate)
     assert limits.share is not None
     limits.share.counted(0, 4)
     assert limits.owns(0, 1) is not None
-    assert limits.rate_limit.rate == pytest.approx(25)
-    limits.set_rate(200.0)
-    assert (limits.rate, limits.rate_limit.rate) == (200.0, pytest.approx(50))
-    limits.set_rate(None)
-    assert (limits.rate, limits.rate_limit.rate) == (None, None)
+    rates.append(limits.rate_limit.rate)
+    for rate in (200.0, None):
+        limits.set_rate(rate)
+        assert limits.rate == rate
+        rates.append(limits.rate_limit.rate)
     assert limits.owns(0, 2) is None
+    assert rates == [100.0, 25.0, 50.0, None]
+
+
+def test_another_rate_of_a_process_is_used_whole() -> None:
     limits = CallLimits(5.0)
     limits.set_rate(7.0)
     assert limits.rate_limit.rate == 7.0
