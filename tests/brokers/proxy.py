@@ -15,7 +15,7 @@ from typing import Literal
 from brokers.jars import Node, node
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close discards what is unsent and sends RST to the other side
-_SECONDS = 10.0
+_SECONDS = 60.0
 _BACKLOG = 100
 _CHUNKS = 256  # that are delayed at a time in each direction of a connection
 

@@ -21,7 +21,7 @@ import attrs
 
 from brokers.proxy import Direction
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 _PORTS, _STEP = 10_000, 2_000
 """Clients connect from ports of one range after the other, so the port tells whether a connection is an old one."""
 _DELAY, _TUN = Path(__file__).with_name("delay.py"), "/dev/net/tun"

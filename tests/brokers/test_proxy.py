@@ -11,7 +11,7 @@ import pytest
 from brokers.echo import echoing
 from brokers.proxy import Direction, Proxy
 
-SOON, NEVER = 5.0, 0.1  # seconds: for what comes, and for what must not
+SOON, NEVER = 30.0, 0.1  # seconds: for what comes, and for what must not
 
 
 @pytest.fixture
@@ -99,25 +99,25 @@ def test_reset_connections_end_and_new_ones_work(proxy: Proxy) -> None:
 def test_what_is_delayed_comes_later(proxy: Proxy) -> None:
     with connected(proxy) as one:
         proxy.delay(2 * NEVER)
+        began = time.monotonic()
         one.sendall(b"a")
-        with pytest.raises(TimeoutError):
-            answer(one, NEVER)
         assert answer(one) == b"a"
+        assert time.monotonic() - began >= 2 * 2 * NEVER
 
 
 def test_delayed_pieces_keep_their_order_and_do_not_wait_for_each_other(proxy: Proxy) -> None:
     with connected(proxy) as one:
         proxy.delay(NEVER, jitter=NEVER)
         began, said, heard = time.monotonic(), b"", b""
-        for number in range(40):
+        for number in range(200):
             piece = b"%d," % number
             one.sendall(piece)
             said += piece
-            time.sleep(0.005)
+            time.sleep(0.001)
         while len(heard) < len(said):
             heard += answer(one)
         assert heard == said
-        assert time.monotonic() - began < 40 * NEVER
+        assert time.monotonic() - began < 200 * NEVER
 
 
 @pytest.mark.parametrize("direction", ["requests", "responses"])

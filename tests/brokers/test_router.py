@@ -16,7 +16,7 @@ from brokers.echo import echoing
 from brokers.proxy import Direction
 from brokers.router import NoRouter, RoutedLink, Router, routed
 
-SOON, NEVER = 10.0, 0.3  # seconds: for what comes, and for what must not
+SOON, NEVER = 30.0, 0.3  # seconds: for what comes, and for what must not
 CLIENT = """import socket, sys
 open = {}
 for line in sys.stdin:
@@ -137,7 +137,9 @@ def test_what_is_delayed_comes_later(link: RoutedLink, client: Client) -> None:
     began = time.monotonic()
     assert client.says("old", "a") == "a"
     assert time.monotonic() - began >= 2 * NEVER
-    assert client.says("new", "b", 1.9 * NEVER) == "TimeoutError"  # the handshake alone takes longer
+    began = time.monotonic()
+    assert client.says("new", "b") == "b"
+    assert time.monotonic() - began >= 4 * NEVER  # the handshake takes as long
     link.heal()
     assert client.says("newest", "c") == "c"
 

@@ -19,13 +19,15 @@ from flux.core.ports import CommittedOffset, Condition, ProducerRecord, Producer
 from flux.system import SYSTEM, Watchdog
 
 FASTER = 20
+MOST = 0.5
+"""Seconds between two looks at the clock: loops of flux look more often."""
 AWAY = BrokerError("not now", Fault.UNAVAILABLE)
 DENIED = BrokerError("not allowed", Fault.DENIED)
 
 _names = itertools.count()
 
 
-def wait_for(true: Callable[[], object], what: str, seconds: float = 10) -> None:
+def wait_for(true: Callable[[], object], what: str, seconds: float = 60) -> None:
     """`seconds` of real time: how long a broken flux may keep the test."""
     until = time.monotonic() + seconds
     while not true():
@@ -39,15 +41,20 @@ class FastCondition(threading.Condition):
 
 
 class FastMachine:
-    """Real threads; every second of theirs is 1/20 of ours."""
+    """Real threads; every second of theirs is 1/20 of ours. While the whole process stands still, their time does too:
+    a session would be over, and a loop be taken for stuck."""
 
     def __init__(self) -> None:
-        self._began = time.time()
+        self._seen, self._now = time.monotonic(), time.time()
+        self._looking = threading.Lock()
         self.draws: list[int] = []
         self.watch = Watchdog(self).watch
 
     def now(self) -> float:
-        return self._began + (time.time() - self._began) * FASTER
+        with self._looking:
+            before, self._seen = self._seen, time.monotonic()
+            self._now += min(self._seen - before, MOST) * FASTER
+            return self._now
 
     def monotonic(self) -> float:
         return self.now()
@@ -125,5 +132,5 @@ class Peer:
             yield Running(worker, thread)
         finally:
             worker.stop()
-            thread.join(10)
+            thread.join(60)
         assert ends == [code]

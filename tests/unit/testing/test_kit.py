@@ -312,13 +312,11 @@ def test_the_flushing_thread_of_before_ends() -> None:
     PRODUCERS.start_over(SYSTEM)
     others = set(threading.enumerate())
     Real.produce(b"before")
-    flushing = [thread for thread in threading.enumerate() if thread not in others]
-    assert [thread.name for thread in flushing] == ["flux-producers"]
+    [flushing] = [each for each in threading.enumerate() if each not in others and each.name == "flux-producers"]
     with kit() as each:
         time = each.clock.now()
-        for thread in flushing:
-            thread.join(10)
-            assert not thread.is_alive()
+        flushing.join(60)
+        assert not flushing.is_alive()
         assert each.clock.now() == time
 
 
