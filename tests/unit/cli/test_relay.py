@@ -65,7 +65,7 @@ def test_it_runs_until_it_is_signalled(flux_cli: Flux, database: Database) -> No
     thread = threading.Thread(target=stop)
     thread.start()
     ended = flux_cli("relay", "--database", database.url, "--adapter", flux_cli.url, "--metrics-port", "0")
-    thread.join(10)
+    thread.join(60)
     assert ended.exit_code == 0, ended.output
     assert [record.value() for record in flux_cli.broker.records("invoices")] == [b"1"]
 

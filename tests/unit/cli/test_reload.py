@@ -35,7 +35,7 @@ class Billing(flux.Task):
 
     def call(self, message): ...
 """
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @attrs.define
@@ -82,7 +82,7 @@ def reloading(tmp_path: Path) -> Iterator[Reloading]:
     yield Reloading(process, tmp_path)
     if process.poll() is None:
         process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def running(pid: str) -> bool:
@@ -139,7 +139,7 @@ def test_the_worker_ends_with_the_watching_process(reloading: Reloading) -> None
     reloading.until_told("begins 1")
     [[_, _, pid]] = reloading.shown
     reloading.process.kill()
-    reloading.process.wait(10)
+    reloading.process.wait(60)
     deadline = time.monotonic() + SECONDS
     while running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -201,7 +201,7 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(7)]
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert "stage 0 orders: lag 0, members 0" in lines[0]
     assert "done 0/s" in lines[3], "rates are known from the second look on"
@@ -269,7 +269,7 @@ def test_watch_prints_objects_for_machines(desk: Desk) -> None:
     assert process.stdout is not None
     looks = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert [read_status["stages"][0]["done_rate"] for read_status in looks] == [None, 0.0]
 
@@ -279,7 +279,7 @@ def test_watch_stays_on_a_terminal_and_leaves_it_as_it_was(desk: Desk) -> None:
     process = watching(desk, stdout=theirs, stderr=theirs, stdin=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     shown = b""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     interrupted = False
     while time.monotonic() < until:
         ready, _, _ = select.select([ours], [], [], 0.1)
@@ -297,7 +297,7 @@ def test_watch_stays_on_a_terminal_and_leaves_it_as_it_was(desk: Desk) -> None:
         if process.poll() is not None and not ready:
             break
     os.close(ours)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert b"Traceback" not in shown
     assert b"\x1b[?25h" in shown, "the cursor is back"
 

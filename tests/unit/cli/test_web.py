@@ -118,11 +118,11 @@ def ended(process: subprocess.Popen[str]) -> str:
 def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_with_an_open_stream(flux_cli: Flux) -> None:
     process, url = served("web", "--load", flux_cli.file(TASKS), "--port", "0", "--redact", "flux.web.redaction:hide")
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             page = answer.read().decode()
         assert "Billing" in page
         assert "Mails" in page
-        with urllib.request.urlopen(url + "events", timeout=10) as stream:
+        with urllib.request.urlopen(url + "events", timeout=60) as stream:
             assert stream.readline() == b"retry: 2000\n"
             assert ended(process) == ""
     finally:
@@ -132,7 +132,7 @@ def test_all_tasks_of_the_code_are_served_until_ctrl_c_even_with_an_open_stream(
 def test_the_demonstration_is_served_and_ends_by_ctrl_c() -> None:
     process, url = served("demo", "--web", "--port", "0")
     try:
-        with urllib.request.urlopen(url + "tasks/Shipping", timeout=10) as answer:
+        with urllib.request.urlopen(url + "tasks/Shipping", timeout=60) as answer:
             assert "shipping" in answer.read().decode()
         err = ended(process)
         assert "KeyboardInterrupt" not in err

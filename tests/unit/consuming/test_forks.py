@@ -28,7 +28,7 @@ def forked():
     if child:
         note(f"status {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
     else:
-        signal.alarm(20)
+        signal.alarm(60)
     return child == 0
 
 flux.configure(adapter="memory://forks")
@@ -70,7 +70,7 @@ def run(directory: Path, script: str) -> Ended:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     return Ended(directory / "journal", done.returncode, done.stderr)
 
@@ -379,14 +379,14 @@ def test_a_child_that_comes_back_from_a_producer_s_callback_serves_no_acknowledg
             write, added = MemoryProducer.write, threading.Event()
             def write_later(self, topic, records, acknowledged):
                 def client():
-                    added.wait(20)
+                    added.wait(60)
                     write(self, topic, records, acknowledged)
                 threading.Thread(target=client).start()
                 return len(records)
             MemoryProducer.write = write_later
             Own.send("x").add_done_callback(fork_once)
             added.set()
-        assert done.wait(20)
+        assert done.wait(60)
         note("went on")
         """,
     )
@@ -424,8 +424,8 @@ def test_a_process_of_multiprocessing_works_in_a_call_with_a_producer_of_its_own
                 if number == "4":
                     time.sleep(0.2)
                     child.terminate()
-                child.join(20)
-                until = time.monotonic() + 5
+                child.join(60)
+                until = time.monotonic() + 60
                 while child.exitcode is None and time.monotonic() < until:
                     time.sleep(0.01)  # another thread's `start` has waited for it, and is about to note its code
                 note(f"code {{child.exitcode}}")
@@ -468,7 +468,7 @@ def test_a_worker_may_run_in_a_child(tmp_path: Path) -> None:
                 if message.value == b"0":
                     child = fork.Process(target=target)
                     child.start()
-                    child.join(20)
+                    child.join(60)
 
         work(Forking)
         """,

@@ -39,7 +39,7 @@ class ScriptedWriter:
             self.tried.append(offset)
             if offset in self.stick:
                 self.stick.discard(offset)
-                assert self.release.wait(10)
+                assert self.release.wait(60)
             ended(forward, None)
 
     def renew(self) -> None:
@@ -92,7 +92,7 @@ def test_what_one_thread_cannot_write_another_does_with_another_client() -> None
     assert bench.writer.tried == [0, 1, 1, 2]
     assert not bench.driver.engine.has_forwards
     bench.writer.release.set()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert not bench.runtime.forwarding.ends, "its end counted once"
     assert bench.writer.tried == [0, 1, 1, 2]
@@ -105,7 +105,7 @@ def test_one_that_went_on_meanwhile_is_not_taken_over() -> None:
         bench.taken_over()
         bench.writer.release.set()
         wait_for(lambda: bench.writer.tried == [0, 1], "it has gone on")
-    thread.join(5)
+    thread.join(60)
     assert not bench.driver.engine.has_forwards
     assert bench.writer.tried == [0, 1]
     assert bench.writer.renewed == 0
@@ -119,7 +119,7 @@ def test_who_polls_is_told_that_a_thread_is_not_to_be_waited_for() -> None:
     bench.taken_over()
     wait_for(lambda: freed == [thread.ident], "it is told")
     bench.writer.release.set()
-    thread.join(5)
+    thread.join(60)
 
 
 class Away:

@@ -298,7 +298,7 @@ def test_a_cancelled_call_leaves_nothing_even_if_it_returns() -> None:
     task = peer.task(call, shutdown_timeout=0.2)
     peer.write(b"x")
     with peer.working(task):
-        assert began.wait(10)
+        assert began.wait(60)
     OnPeer.close()
     assert peer.values("bills") == []
     assert peer.position() == 0
@@ -314,7 +314,7 @@ def test_an_abandoned_call_leaves_nothing_when_it_returns() -> None:
         calls.append(threading.current_thread())
         OnPeer.produce(b"bill")
         began.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
 
     class OnPeer(flux.Producer):
         topic = "bills"
@@ -323,9 +323,9 @@ def test_an_abandoned_call_leaves_nothing_when_it_returns() -> None:
     task = peer.task(call, shutdown_timeout=0.2)
     peer.write(b"x")
     with peer.working(task, code=3):
-        assert began.wait(10)
+        assert began.wait(60)
     goes_on.set()
-    calls[0].join(10)
+    calls[0].join(60)
     OnPeer.close()
     assert peer.values("bills") == []
     assert peer.position() == 0
@@ -342,7 +342,7 @@ def test_a_call_whose_partition_was_lost_leaves_nothing() -> None:
         OnPeer.produce(b"bill %d" % len(calls))
         if len(calls) == 1:
             began.set()
-            goes_on.wait(10)
+            goes_on.wait(60)
 
     class OnPeer(flux.Producer):
         topic = "bills"
@@ -351,7 +351,7 @@ def test_a_call_whose_partition_was_lost_leaves_nothing() -> None:
     task = peer.task(call)
     peer.write(b"x")
     with peer.working(task) as running:
-        assert began.wait(10)
+        assert began.wait(60)
         [job] = running.worker.jobs
         assert job.coordinator is not None
         [runtime] = [each for each in job.coordinator.runtimes if each.engine.stage.number == 0]

@@ -60,7 +60,7 @@ def ran(adapter: MemoryAdapter, awaited: bool) -> None:
     assert worker.run() == 0
     for thread in threading.enumerate():
         if thread not in threads and thread.name not in ("flux-producers", "flux-watchdog"):  # the process's
-            thread.join(10)
+            thread.join(60)
 
 
 def living() -> Counter[str]:

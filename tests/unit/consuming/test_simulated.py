@@ -215,7 +215,7 @@ def test_a_thread_whose_place_another_one_took_ends_when_it_comes_back() -> None
     callers.begin(runtime, run)
     thread = Thread(target=callers._live, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     callers.begin(runtime, run)
     assert len(spawned) == 2

@@ -202,11 +202,11 @@ def test_they_are_not_left_while_an_abandoned_call_may_use_them(peer: Peer) -> N
 
         def call(self, message: flux.Message) -> None:
             began.set()
-            release.wait(10)
+            release.wait(60)
 
     peer.write(b"1")
     with peer.working(Endless, code=3):
-        assert began.wait(10)
+        assert began.wait(60)
     assert steps == ["enter", "setup with pool"]
     release.set()
 

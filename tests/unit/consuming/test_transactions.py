@@ -348,7 +348,7 @@ def test_a_worker_that_stops_in_the_middle_repeats_nothing(adapter: MemoryAdapte
     worker = flux.Worker(task, create_topics=True)
 
     def stop() -> None:
-        some.wait(10)
+        some.wait(60)
         worker.stop()
 
     threading.Thread(target=stop).start()

@@ -16,7 +16,7 @@ from flux.adapters.memory import MemoryAdapter
 from flux.core.errors import BrokerError, Fault
 from unit.support.peers_support import Peer, wait_for
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @pytest.fixture

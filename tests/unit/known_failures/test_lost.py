@@ -124,7 +124,7 @@ def test_dead_letters_know_no_number_from_which_on_they_are_dropped() -> None:
     count = 12_000
     peer.write(*(ProducerRecord(b"%d" % n, partition=n % 2) for n in range(count)))
     with peer.working(task):
-        wait_for(lambda: peer.position() + peer.position(partition=1) == count, "all are moved", 30)
+        wait_for(lambda: peer.position() + peer.position(partition=1) == count, "all are moved")
     assert sorted(int(value or b"") for value in peer.values("t-g-dlq")) == list(range(count))
 
 

@@ -126,7 +126,7 @@ def running(worker: flux.Worker) -> Iterator[None]:
         yield
     finally:
         worker.stop()
-        thread.join(10)
+        thread.join(60)
 
 
 def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:

@@ -185,7 +185,7 @@ def test_coroutines_have_their_own_spans(flux_kit: Kit, spans: Spans) -> None:
 
 
 def test_a_send_ends_with_its_acknowledgement_and_says_where_it_landed(flux_kit: Kit, spans: Spans) -> None:
-    sent = Orders.send(b"x").result(10)
+    sent = Orders.send(b"x").result(60)
     attributes = spans.one("send orders").attributes or {}
     assert attributes["messaging.kafka.offset"] == sent.offset
     assert attributes["messaging.destination.partition.id"] == str(sent.partition)
@@ -196,7 +196,7 @@ def test_a_send_that_fails_says_so(flux_kit: Kit, spans: Spans) -> None:
     flux_kit.broker().fail_writes(lambda *record: denied)
     delivery = Orders.send(b"x")
     with pytest.raises(flux.DeliveryError):
-        delivery.result(10)
+        delivery.result(60)
     span = spans.one("send orders")
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "flux.DeliveryError"

@@ -102,7 +102,7 @@ def test_one_that_ends_while_somebody_begins_to_wait_keeps_nobody() -> None:
 
     thread = threading.Thread(target=end)
     thread.start()
-    assert {delivery.result(10) for delivery in deliveries} == {WHERE}
+    assert {delivery.result(60) for delivery in deliveries} == {WHERE}
     thread.join()
 
 

@@ -129,7 +129,7 @@ def is_free(lock: Any) -> bool:
 
     thread = threading.Thread(target=take)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     return taken == [True]
 
 
@@ -231,7 +231,7 @@ def test_a_signal_in_a_wait_for_a_lock_that_others_want_leaves_it_with_its_owner
     finally:
         signal.signal(signal.SIGALRM, before)
         wanted = False
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -241,7 +241,7 @@ def test_a_condition_wakes_one_or_all_and_times_out() -> None:
 
     def wait() -> None:
         with condition:
-            woken.append(condition.wait(10))
+            woken.append(condition.wait(60))
 
     threads = [threading.Thread(target=wait) for _ in range(3)]
     for thread in threads:
@@ -258,5 +258,5 @@ def test_a_condition_wakes_one_or_all_and_times_out() -> None:
         assert not condition.wait(0.001)
         assert not condition.wait(-1)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert woken == [True] * 3

@@ -42,7 +42,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def in_a_pool(pool: ThreadPoolExecutor) -> None:
-    pool.submit(flux.carry(bill)).result(10)
+    pool.submit(flux.carry(bill)).result(60)
 
 
 def by_a_map(pool: ThreadPoolExecutor) -> None:
@@ -55,15 +55,15 @@ def by_a_map(pool: ThreadPoolExecutor) -> None:
 def in_a_thread(pool: ThreadPoolExecutor) -> None:
     thread = threading.Thread(target=flux.carry(bill))
     thread.start()
-    thread.join(10)
+    thread.join(60)
 
 
 def in_a_pool_of_a_pool(pool: ThreadPoolExecutor) -> None:
-    pool.submit(flux.carry(lambda: in_a_pool(pool))).result(10)
+    pool.submit(flux.carry(lambda: in_a_pool(pool))).result(60)
 
 
 def sent(pool: ThreadPoolExecutor) -> None:
-    pool.submit(flux.carry(lambda: Bills.send(b"bill"))).result(10)
+    pool.submit(flux.carry(lambda: Bills.send(b"bill"))).result(60)
 
 
 THREADS = [in_a_pool, by_a_map, in_a_thread, in_a_pool_of_a_pool, sent]
@@ -156,7 +156,7 @@ def test_the_loops_threads_take_arguments_as_others_do() -> None:
         return a + b, threading.current_thread() is threading.main_thread()
 
     with CarryingExecutor(1) as pool:
-        assert pool.submit(add, 1, b=2).result(10) == (3, False)
+        assert pool.submit(add, 1, b=2).result(60) == (3, False)
 
 
 # ---- too late
@@ -169,7 +169,7 @@ def test_what_is_carried_beyond_its_call_is_refused_and_named(
     late: list[Future[None]] = []
 
     def waiting() -> None:
-        gate.wait(10)
+        gate.wait(60)
         bill()
 
     def call(message: flux.Message) -> None:
@@ -184,7 +184,7 @@ def test_what_is_carried_beyond_its_call_is_refused_and_named(
         gate.set()
         for each in late:
             with pytest.raises(flux.ConfigurationError, match="runs after its call has ended: wait in the call"):
-                each.result(10)
+                each.result(60)
     assert "waiting runs after its call has ended" in caplog.text
     assert flux_kit.topic("bills").values == []
 
@@ -225,7 +225,7 @@ def test_what_outlives_its_call_is_not_the_next_calls(flux_kit: Kit, pool: Threa
     late: list[Future[None]] = []
 
     def waiting(gate: threading.Event) -> None:
-        gate.wait(10)
+        gate.wait(60)
         bill()
 
     def call(message: flux.Message) -> None:

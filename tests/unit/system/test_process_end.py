@@ -121,7 +121,7 @@ def test_exit_handlers_and_threads_that_outlive_the_main_one_still_produce() -> 
         """
         def act():
             P.produce("buffered")
-            sys.stdout.write(f"{P.send('late').result(5).offset}\\n")
+            sys.stdout.write(f"{P.send('late').result(60).offset}\\n")
         atexit.register(act)
         P.produce("before")
         threading.Thread(target=lambda: (threading.main_thread().join(), act())).start()

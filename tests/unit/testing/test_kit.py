@@ -400,5 +400,5 @@ def test_threads_of_the_program_may_produce(flux_kit: Kit) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(flux_kit.topic("orders")) == 2000

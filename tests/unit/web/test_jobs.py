@@ -221,7 +221,7 @@ def test_what_runs_when_the_pages_end_is_cancelled_and_waited_for() -> None:
 
     began = threading.Event()
     job = jobs.start("Billing", "replay", "Replay of Billing", 1, body)
-    assert began.wait(10)
+    assert began.wait(60)
     jobs.close()
     assert (job.state, job.result) == ("cancelled", "as far as it came")
 
@@ -240,6 +240,6 @@ def test_a_job_that_ends_with_anything_frees_its_task(end: type[BaseException]) 
         raise end
 
     job = jobs.start("Billing", "replay", "a replay", 1, body)
-    job.join(10)
+    job.join(60)
     assert (job.state, jobs.of("Billing")) == ("failed", None)
     assert job.result.endswith(f"{end.__name__}: see the log")

@@ -52,7 +52,7 @@ class FakePrometheus:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def hang(self, _: dict[str, str]) -> tuple[int, bytes]:
-        self.hangs.wait(10)
+        self.hangs.wait(60)
         return 200, b""
 
 
@@ -70,7 +70,7 @@ def fake() -> Iterator[FakePrometheus]:
     found.hangs.set()
     found.server.shutdown()
     found.server.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 def test_the_queries_name_flux_s_own_metrics_of_the_tasks_and_the_operators_labels() -> None:

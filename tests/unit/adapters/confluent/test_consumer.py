@@ -226,7 +226,7 @@ def test_other_threads_get_the_membership_that_the_polling_one_has_read(
 ) -> None:
     def of_another_thread() -> int:
         with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(consumer.membership).result(5)
+            found = pool.submit(consumer.membership).result(60)
         return -1 if found is None else int.from_bytes(found[7:], sys.byteorder)
 
     def revokes() -> list[Any]:

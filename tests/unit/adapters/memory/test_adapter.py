@@ -106,7 +106,7 @@ def test_threads_that_write_poll_join_and_leave_lose_nothing_and_order_each_part
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert not failures
     assert len(seen) == each * writers
     assert len(set(seen)) == len(seen), "a clean leave repeats nothing"
@@ -127,9 +127,9 @@ def test_a_waiting_poll_of_a_real_thread_is_woken_at_once() -> None:
 
     thread = threading.Thread(target=wait_for_one, daemon=True)
     thread.start()
-    assert joined.wait(10)
+    assert joined.wait(60)
     adapter.producer(ProducerSettings()).write("t", [ProducerRecord(b"v")], lambda error, record: None)
-    thread.join(10)
+    thread.join(60)
     assert got == [b"v"]
 
 

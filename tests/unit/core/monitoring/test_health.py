@@ -29,7 +29,7 @@ WELL = Pulse("orders", joined=True, left=False, waited=2.0, still=1.0, patience=
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
     try:
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -86,7 +86,7 @@ def test_a_worker_is_live_at_once_and_ready_when_it_has_joined() -> None:
     peer, release = Peer(), threading.Event()
     task = peer.task(lambda message: None, retries=0)
     real = peer.adapter.consumer
-    peer.adapter.consumer = lambda *args: (release.wait(10), real(*args))[1]  # type: ignore[method-assign]
+    peer.adapter.consumer = lambda *args: (release.wait(60), real(*args))[1]  # type: ignore[method-assign]
     with peer.working(task) as running:
         assert running.worker.health().live
         assert not running.worker.health().ready
@@ -112,7 +112,7 @@ def test_what_the_start_of_a_worker_waits_for_is_named() -> None:
 
     def setup() -> None:
         seen.extend(worker[0].health().missing)
-        release.wait(10)
+        release.wait(60)
 
     task.setup = setup  # type: ignore[method-assign]
     made = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
@@ -122,7 +122,7 @@ def test_what_the_start_of_a_worker_waits_for_is_named() -> None:
     wait_for(lambda: len(seen) >= 3, "its setup runs")
     release.set()
     made.stop()
-    thread.join(10)
+    thread.join(60)
     name, cluster = type(task).__name__, peer.adapter.cluster
     assert seen == [
         f"starting: {name} checks its topics on {cluster}",
@@ -138,7 +138,7 @@ def test_a_worker_whose_poll_loop_is_stuck_is_not_live(monkeypatch: pytest.Monke
     def consumer(*args: Any) -> Any:
         client = real(*args)
         poll = client.poll
-        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(10), poll(*given))[1], raising=False)
+        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(60), poll(*given))[1], raising=False)
         return client
 
     monkeypatch.setattr(peer.adapter, "consumer", consumer)
@@ -151,7 +151,7 @@ def test_a_worker_whose_poll_loop_is_stuck_is_not_live(monkeypatch: pytest.Monke
 
 def test_a_call_that_takes_long_is_no_reason_to_kill_it() -> None:
     peer, release = Peer(), threading.Event()
-    task = peer.task(lambda message: release.wait(30), stalled_after=10.0, retries=0)
+    task = peer.task(lambda message: release.wait(60), stalled_after=10.0, retries=0)
     peer.write(b"x")
     with peer.working(task) as running:
         began = peer.machine.now()

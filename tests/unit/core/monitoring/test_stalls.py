@@ -239,7 +239,7 @@ def test_the_log_shows_where_a_call_is(caplog: pytest.LogCaptureFixture) -> None
     peer, release = Peer(), threading.Event()
 
     def wait_for_the_provider() -> None:
-        release.wait(10)
+        release.wait(60)
 
     task = peer.task(lambda message: wait_for_the_provider(), stalled_after=3.0, retries=0)
     peer.write(ProducerRecord(b"x"))
@@ -279,7 +279,7 @@ def test_a_poll_loop_that_stands_still_is_named(
     def consumer(*args: object) -> object:
         client = real(*args)  # type: ignore[arg-type]
         poll = client.poll
-        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(10), poll(*given))[1], raising=False)
+        monkeypatch.setattr(client, "poll", lambda *given: (release.wait(60), poll(*given))[1], raising=False)
         return client
 
     monkeypatch.setattr(peer.adapter, "consumer", consumer)
