@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ NAMES = [stage.topic for stage in STAGES]
 
 class Time:
     """Nobody waits in it."""
+
+    condition = staticmethod(threading.Condition)
 
     def __init__(self) -> None:
         self.at = 0.0
