@@ -64,8 +64,10 @@ class Reloader:
         reader, writer = os.pipe()  # its end shows the child that this process has ended
         try:
             with self._handlers():
+                looks = iter(changes)
+                next(looks, None)  # the first begins the watching: a change while the worker starts is seen
                 self._start(reader)
-                for changed in changes:
+                for changed in looks:
                     if self._turn(changed, reader):
                         break
         finally:

@@ -29,7 +29,7 @@ from flux.adapters.confluent import ConfluentAdapter
 from flux.config import AdapterChoice
 from flux.core.stage import Stage
 
-SECONDS = 30.0
+SECONDS = 60.0
 """How long a test waits for what must happen."""
 
 _MADE_JUST_NOW = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR)

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from flux.cli.reload import Reloader
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
@@ -144,6 +145,24 @@ def test_the_worker_ends_with_the_watching_process(reloading: Reloading) -> None
     while running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not running(pid)
+
+
+def test_the_watching_begins_before_the_worker_reads_its_code() -> None:
+    steps: list[str] = []
+
+    def changes() -> Iterator[set[str]]:
+        steps.append("watching")
+        yield set()
+        signal.raise_signal(signal.SIGTERM)
+        while True:
+            yield set()
+
+    def command(lifeline: int) -> list[str]:
+        steps.append("starting")
+        return [sys.executable, "-S", "-c", ""]
+
+    Reloader(command).run(changes())
+    assert steps == ["watching", "starting"]
 
 
 @pytest.mark.parametrize("args", [["--processes", "2"], ["--exit-when-idle", "1"]])

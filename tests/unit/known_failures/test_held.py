@@ -110,7 +110,6 @@ def test_a_timestamp_of_the_future_neither_ends_nor_stalls_anything() -> None:
     assert peer.position("t-g-try-1", "g-1") == 2
 
 
-@pytest.mark.timeout(30)
 def test_a_stage_that_may_no_longer_be_polled_ends_the_worker_and_does_not_die_alone() -> None:
     peer = Peer()
     worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, system=peer.machine)
@@ -118,7 +117,6 @@ def test_a_stage_that_may_no_longer_be_polled_ends_the_worker_and_does_not_die_a
     assert worker.run() == 1
 
 
-@pytest.mark.timeout(30)
 def test_a_thread_of_flux_that_breaks_ends_the_worker_and_does_not_die_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Watcher) -> None:
         raise ZeroDivisionError
