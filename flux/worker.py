@@ -28,6 +28,7 @@ from flux.core.monitoring.stats import Stats
 from flux.core.ports import System
 from flux.core.stage import check_apart, parse_stages, shared_groups
 from flux.core.validation import Seconds, check_seconds, check_switch, check_whole, plain, seconds, shown
+from flux.processes.control import WorkerControl
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
 from flux.system import SYSTEM
@@ -44,7 +45,8 @@ class Worker:
     when there are records that the next topic refuses, which the log names. `metrics_port`: the port for `/metrics`,
     `/live` and `/ready` on `metrics_host`, or the path of a Unix socket; None: they are not served. `report`: publish
     this worker's status every 5 s, in a topic of the task's cluster that `flux status` reads; a text is the topic's
-    name. `process`: the number of this process among several.
+    name. `control`: obey commands such as `flux pause` and `flux restart`, which come through a topic of the task's
+    cluster; it reports too, so that they know whom to wait for. `process`: the number of this process among several.
 
     `run` is for a program of its own. In another program, `async with flux.Worker(MyTask):`, or `with` for threads,
     starts it, works beside the block and stops it at the block's end, however that ends. It raises at once what keeps
@@ -67,6 +69,7 @@ class Worker:
         metrics_port: int | Path | None = None,
         metrics_host: str = "0.0.0.0",
         report: bool | str = False,
+        control: bool = False,
         process: int | None = None,
         instance_suffix: str = "",
         system: System = SYSTEM,
@@ -79,7 +82,8 @@ class Worker:
         _check(idle_for, metrics_port, metrics_host, process, instance_suffix)
         self._metrics_port = metrics_port
         self._metrics_host = metrics_host
-        self._report_topic = report_topic(report)
+        check_switch("control", control)
+        self._report_topic = report_topic(report or control)
         self._process = process
         self._system = system
         self._jobs: list[TaskRuntime] = []
@@ -123,15 +127,24 @@ class Worker:
             check_apart(stages_of)
             for warning in shared_groups(stages_of) if process is None else ():  # else the first process has logged it
                 logger.warning("%s", warning)
+        self._control = WorkerControl(self._jobs, process, self._restart, system) if control else None
         self._supervision = Supervision(
-            self._jobs, system, stages, create_topics, idle_for, self._observe, lambda: self._block.settled()
+            self._jobs,
+            system,
+            stages,
+            create_topics,
+            idle_for,
+            self._observe,
+            lambda: self._block.settled(),
+            self._control,
         )
         self._driver = LifeDriver(self._supervision, system, any(job.needs_loop for job in self._jobs))
         self._block = WorkerBlock(self._driver, system, self._failed)
 
     def run(self) -> int:
         """Runs until `stop`, SIGINT, SIGTERM or SIGHUP (in the main thread; a second one stops at once). Returns the
-        exit code: 0 stopped, 1 failed (also when a cluster refuses the login), 3 calls had to be abandoned."""
+        exit code: 0 stopped, 1 failed (also when a cluster refuses the login), 3 calls had to be abandoned, 4 to be
+        started again (`flux restart`)."""
         return self._driver.run()
 
     async def run_async(self) -> int:
@@ -176,6 +189,10 @@ class Worker:
         are committed, the groups are left."""
         self._driver.stop()
 
+    def _restart(self) -> None:
+        self._supervision.restarting = True
+        self.stop()
+
     @property
     def jobs(self) -> Sequence[TaskRuntime]:
         """One for each task, for drivers other than `run`."""
@@ -217,7 +234,7 @@ class Worker:
 
             observed.enter_context(observing(self, self._metrics_port, self._metrics_host))
         if self._report_topic is not None:
-            reporter = Reporter(self._jobs, self._report_topic, self._process, self._system)
+            reporter = Reporter(self._jobs, self._report_topic, self._process, self._system, self._control)
             reporter.start()
             observed.callback(reporter.stop)
 

@@ -29,7 +29,8 @@ Examples:
   flux process shop.tasks:Billing
 
 \b
-Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had to be abandoned."""
+Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had to be abandoned,
+4 stopped by flux restart, to be started again."""
 )
 @load_option
 @click.option(
@@ -65,6 +66,7 @@ Exit codes: 0 done or stopped by a signal, 1 failed, 2 wrong usage, 3 calls had 
     "--report", is_flag=True, help="Publish this worker's status every 5 s, in a topic that flux status reads."
 )
 @report_topic_option
+@click.option("--control", is_flag=True, help="Obey flux pause, resume, set-rate, restart and skip. Turns --report on.")
 @click.option("--log-calls", is_flag=True, help="Log a line for each call. It slows quick calls down.")
 @click.option("--log-level", type=click.Choice(log.LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option(
@@ -92,6 +94,7 @@ def command(
     metrics_host: str,
     report: bool,
     report_topic: str | None,
+    control: bool,
     log_calls: bool,
     log_level: str,
     log_format: str,
@@ -130,7 +133,8 @@ def command(
             exit_when_idle=exit_when_idle,
             metrics_port=metrics_socket or metrics_port,
             metrics_host=metrics_host,
-            report=report and (report_topic or True),
+            report=(report or control) and (report_topic or True),
+            control=control,
             process=process_number,
             instance_suffix="" if process_number is None else f"-{process_number}",
         )

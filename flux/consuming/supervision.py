@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 
@@ -58,10 +58,30 @@ _LEAST = 0.5  # seconds for each step of the end
 _LONGEST = 60.0  # seconds for each step of the end of a worker that was not asked to stop
 
 
+RESTART = 4
+"""The exit code of a worker that ends to be started again."""
+
+
+class Controlling(Protocol):
+    """The commands that the worker follows."""
+
+    def readers(self) -> Mapping[str, Callable[[], bool]]:
+        """By cluster, a step that returns once the commands of before are read and applied. It blocks."""
+        ...
+
+    def apply(self) -> None:
+        """Called a few times a second."""
+        ...
+
+    def stop(self) -> None:
+        """Blocks, for a few seconds at most."""
+        ...
+
+
 class Supervision:
     """`stages`, `create_topics` and `exit_when_idle` as for `Worker`. `observe` starts metrics and reports, and adds
     their end to the stack. `on_settled`: called, on any thread, when all tasks have started, and when a cluster is
-    found to be unavailable."""
+    found to be unavailable. `control`: the commands that it follows."""
 
     def __init__(
         self,
@@ -72,6 +92,7 @@ class Supervision:
         exit_when_idle: float | None,
         observe: Callable[[ExitStack], None],
         on_settled: Callable[[], None] = lambda: None,
+        control: Controlling | None = None,
     ) -> None:
         self.stopping = False
         """Set to stop."""
@@ -79,6 +100,9 @@ class Supervision:
         """What the start waits for."""
         self.at_once = False
         """Set by a second signal: calls in flight are not waited for."""
+        self.restarting = False
+        """Whether it stops to be started again."""
+        self._control = control
         self._jobs = jobs
         self._system = system
         self._stages = stages
@@ -119,11 +143,13 @@ class Supervision:
                 ended = yield Blocking(partial(self._in_time, job.end, f"the end of {job.name}"))
                 code = code or (3 if ended is None else ended)
             code = code or int(self._left_some)
+            if self._control is not None:
+                yield Blocking(partial(self._in_time, self._control.stop, "the end of commands"))
             if self._summary is not None:
                 _log(self._summary.in_all(self._stats(), self._system.monotonic()))
             yield Blocking(partial(self._in_time, PRODUCERS.deliver_all, "the delivery of what was produced"))
             yield Blocking(partial(self._in_time, observed.close, "the end of metrics and reports"))
-        return code
+        return code or (RESTART if self.restarting else 0)
 
     def _in_time(self, step: Callable[[], T], what: str) -> T | None:
         """The step's result; None: it takes too long, and continues on its thread until the process ends."""
@@ -144,6 +170,11 @@ class Supervision:
             self.waits_for = f"{job.name} checks its topics on {cluster}"
             stopping, unavailable = lambda: self.stopping, partial(self._unavailable, cluster)
             if not (yield Blocking(partial(insist, prepare, self._system, stopping, cluster, unavailable))):
+                return
+        for cluster, read in self._control.readers().items() if self._control is not None else ():
+            self.waits_for = f"it reads the commands on {cluster}"
+            stopping, unavailable = lambda: self.stopping, partial(self._unavailable, cluster)
+            if not (yield Blocking(partial(insist, read, self._system, stopping, cluster, unavailable))):
                 return
         names = ", ".join(job.name for job in self._jobs)
         logger.info("flux %s, pid %d: %s", __version__, os.getpid(), names)
@@ -185,6 +216,8 @@ class Supervision:
                     looking = Aside(self._system, "flux-unread", lambda: any(job.unread() for job in self._jobs))
             if starved_log is None or starved_log.ended:  # beside: a stop does not wait for a silent cluster
                 starved_log = self._log_starved()
+            if self._control is not None:
+                self._control.apply()
             if self._summary is not None and self._summary.due(now):
                 _log(self._summary.since_last(self._stats(), now))
             self.stopping = self.stopping or any(job.failure is not None for job in self._jobs)

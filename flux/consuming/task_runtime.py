@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -20,6 +20,7 @@ from flux.consuming.call_chain import (
     expiring,
     limited,
     prepared,
+    skipping,
     surrounded,
 )
 from flux.consuming.call_timing import SlowCalls
@@ -79,6 +80,8 @@ class TaskRuntime:
     clients: ClusterClients = attrs.Factory(lambda self: ClusterClients(self.system), takes_self=True)
     coordinator: Coordinator | None = None
     started: bool = False
+    skips: Mapping[tuple[int, int, int], str] | None = None
+    """Records that are not called: see `skipping`. None: nobody can ask for that."""
     resources: TaskResources = attrs.Factory(
         lambda self: TaskResources(self.name, self.task, self.awaited, self._fail), takes_self=True
     )
@@ -95,7 +98,8 @@ class TaskRuntime:
         handler = surrounded(self.task.call, self.middleware, awaited)
         if policy.timeout is not None and awaited:
             handler = limited(handler, policy.timeout)
-        steps = [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
+        steps = [] if self.skips is None else [skipping(self.skips)]
+        steps += [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
         if self.decoder is not None:
             steps.append(decoding(self.decoder))
         if batched:

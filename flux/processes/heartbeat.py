@@ -24,6 +24,7 @@ from flux.core.monitoring.snapshot import Snapshot
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.core.stage import check_topic
 from flux.core.validation import plain, shown
+from flux.processes.control import WorkerControl
 
 logger = logging.getLogger("flux.report")
 
@@ -56,10 +57,18 @@ def report_topic(choice: bool | str | None) -> str | None:
 
 
 class Reporter:
-    """For one process. `process`: its number with --processes."""
+    """For one process. `process`: its number with --processes; `control`: the commands that it takes."""
 
-    def __init__(self, jobs: Sequence[TaskRuntime], topic: str, process: int | None, system: System) -> None:
-        self._started = int(system.now() * 1000)
+    def __init__(
+        self,
+        jobs: Sequence[TaskRuntime],
+        topic: str,
+        process: int | None,
+        system: System,
+        control: WorkerControl | None = None,
+    ) -> None:
+        self._started = int(system.now() * 1000) if control is None else control.started
+        self._control = control
         self._process = process
         self._system = system
         by_cluster: dict[str, list[TaskRuntime]] = {}
@@ -91,6 +100,7 @@ class Reporter:
             every=EVERY,
             memory=memory(),
             stages=tuple(stage for job in jobs for stage in self._stages(job)),
+            control=self._control is not None,
         )
 
     def _stages(self, job: TaskRuntime) -> list[StageReport]:

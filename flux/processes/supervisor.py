@@ -17,6 +17,7 @@ from types import FrameType
 
 import attrs
 
+from flux.consuming.supervision import RESTART
 from flux.core.ports import System
 from flux.system import SYSTEM
 from flux.system.process_end import stop_signals_handled
@@ -110,11 +111,14 @@ class Supervisor:
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
         how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        if code == 0 or self._stopping:
+        if code == RESTART and not self._stopping:
+            logger.info("%s ended to be started again", child.name)
+            child.restart_at = now
+        elif code == 0 or self._stopping:
             logger.info("%s %s", child.name, how)
             # A worker handles the first signal before it begins any work.
             was_starting = self._received <= 1 and -code in (signal.SIGTERM, signal.SIGINT)
-            self._finish(child, 0 if was_starting else code)
+            self._finish(child, 0 if was_starting or code == RESTART else code)
         else:
             self._died(child, code, how, now)
 

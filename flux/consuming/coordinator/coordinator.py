@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, consumer_settings
+from flux.consuming.coordinator.control import TaskControl
 from flux.consuming.coordinator.inspection import Inspection
 from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
@@ -75,6 +76,7 @@ class Coordinator:
         self.procedures = Procedures(common, self.verdicts)
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)
         self.inspection = Inspection(common, self.rebalances.log)
+        self.control = TaskControl(common, limits)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(
                 runtime.engine,

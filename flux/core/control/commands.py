@@ -40,7 +40,7 @@ def answers_topic(topic: str) -> str:
 
 
 @attrs.frozen(kw_only=True)
-class Command:
+class WorkerCommand:
     """`topic` and `group`: the task, by its main topic and group; `stage` None: all of its stages. `seconds`: for how
     long it holds; None: until another one. `rate`: calls a second and process; None: as the task's code says; 0: no
     limit. `partition` and `offset`: the record to skip."""
@@ -83,7 +83,7 @@ class Command:
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
+class CommandAnswer:
     """What one process says to a command. `process`: the key of its reports; `name`: for people; `ok`: whether it did
     what was wanted."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from flux.core.control.commands import SKIP_HOLDS, Action, Command
+from flux.core.control.commands import SKIP_HOLDS, Action, WorkerCommand
 
 MOST_SKIPS = 10_000
 """Records that a task remembers to skip; the oldest are forgotten first."""
@@ -50,7 +50,7 @@ class Standing:
         self.skips: dict[Place, str] = {}
         """Why a record is not called; read by callers without a lock."""
 
-    def take(self, command: Command, at: float) -> None:
+    def take(self, command: WorkerCommand, at: float) -> None:
         """The next command. `at`: when it was given."""
         until = math.inf if command.seconds is None else at + 1000 * command.seconds
         match command.action:
@@ -68,7 +68,7 @@ class Standing:
             case _:  # a restart is done once, by those that run
                 pass
 
-    def _skip(self, place: Place, command: Command, until: float) -> None:
+    def _skip(self, place: Place, command: WorkerCommand, until: float) -> None:
         self.skips[place] = f"{command.why} (skipped by {command.by})"
         self._skipped_until[place] = until
         if len(self.skips) > MOST_SKIPS:

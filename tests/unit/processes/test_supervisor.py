@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flux.consuming.supervision import RESTART
 from flux.processes import supervisor
 from flux.processes.supervisor import DEATHS, Supervisor, signal_name
 from flux.system import OperatingSystem
@@ -69,6 +70,33 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     file = tmp_path / "starts"
     assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 0
     assert len(lines(file)) == 3
+
+
+def test_a_child_that_asks_for_a_restart_is_started_again_at_once_however_often(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "with open(sys.argv[1], 'a') as file: file.write('x\\n')\n"
+        f"sys.exit({RESTART} if len(open(sys.argv[1]).readlines()) <= {DEATHS} else 0)"
+    )
+    file = tmp_path / "starts"
+    assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 0
+    assert len(lines(file)) == DEATHS + 1
+
+
+def test_a_child_that_asks_for_a_restart_while_all_stop_is_not_started_again(tmp_path: Path) -> None:
+    code = FOLLOWING.replace("lambda *_: sys.exit(0)", f"lambda *_: sys.exit({RESTART})")
+    file = tmp_path / "starts"
+    running = Supervisor(lambda number, line: python(code, file, line), 1, Hasty())
+
+    def stop_once_started() -> None:
+        wait_for(lambda: bool(lines(file)))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = threading.Thread(target=stop_once_started)
+    stop.start()
+    assert running.run() == 0
+    stop.join()
+    assert lines(file) == ["started"]
 
 
 def test_children_that_keep_dying_end_it_and_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,17 @@ import attrs
 import pytest
 
 from flux.core.control import standing
-from flux.core.control.commands import SKIP_HOLDS, Action, Command
+from flux.core.control.commands import SKIP_HOLDS, Action, WorkerCommand
 from flux.core.control.standing import Hold, SetRate, Standing
 
-PAUSE = Command(action=Action.PAUSE, topic="orders", group="billing", id="1", by="ada@ops", why="audit")
+PAUSE = WorkerCommand(action=Action.PAUSE, topic="orders", group="billing", id="1", by="ada@ops", why="audit")
 RESUME = attrs.evolve(PAUSE, action=Action.RESUME)
 RATE = attrs.evolve(PAUSE, action=Action.SET_RATE, rate=50.0)
 SKIP = attrs.evolve(PAUSE, action=Action.SKIP, stage=0, partition=3, offset=7)
 STAGES = range(3)
 
 
-def after(*commands: Command) -> Standing:
+def after(*commands: WorkerCommand) -> Standing:
     """One command a second, from 1,000 ms on."""
     state = Standing()
     for number, command in enumerate(commands, 1):
