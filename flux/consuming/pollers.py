@@ -48,14 +48,19 @@ class LoopPollers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
         coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.join_locked = lambda runtime: self._loop.call_soon_threadsafe(self._poll, runtime)
         coordinator.driver.freed = callers.freed
 
     def start(self) -> None:
         """Joins the groups and starts polling."""
-        for loop in self._loops:
-            polling = self._begin(loop.poll(), f"flux-poll-{loop.runtime}", loop.runtime)
-            loop.runtime.polling.stack = partial(stack_of_task, polling)
+        for runtime in [each for each in self._coordinator.runtimes if not each.dormant]:
+            self._poll(runtime)
         self._begin(self._watch(), "flux-watch", None)
+
+    def _poll(self, runtime: StageRuntime) -> None:
+        loop = next(loop for loop in self._loops if loop.runtime is runtime)
+        polling = self._begin(loop.poll(), f"flux-poll-{runtime}", runtime)
+        runtime.polling.stack = partial(stack_of_task, polling)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str, runtime: StageRuntime | None) -> asyncio.Task[None]:
         """`runtime`: the stage that is abandoned when this task ends."""
@@ -135,13 +140,17 @@ class ThreadPollers:
         """The token of the thread that polls."""
         self._watcher = Watcher(coordinator, self._resting.rest)
         coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.join_locked = self._join_locked
         coordinator.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and starts polling."""
-        for loop in self._loops:
+        for loop in [each for each in self._loops if not each.runtime.dormant]:
             self._begin(loop)
         self._watcher.start()
+
+    def _join_locked(self, runtime: StageRuntime) -> None:
+        self._begin(next(loop for loop in self._loops if loop.runtime is runtime))
 
     def _begin(self, loop: ConsumerLoop) -> None:
         token = self._holders[loop] = object()

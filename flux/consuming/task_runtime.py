@@ -163,6 +163,8 @@ class TaskRuntime:
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             on_change=self.on_change,
         )
+        if self.adapter.shares_processes:
+            self.coordinator.late_joins.choose(admin)
         if policy.exactly_once:
             self.transactions.join(self.adapter.cluster, self.coordinator, limits.get)
         return True
@@ -191,6 +193,10 @@ class TaskRuntime:
         for runtime in coordinator.runtimes:
             self.system.watch(runtime.polling)
             self.system.watch(runtime.forwarding.duty)
+        self._start_driver(coordinator, call)
+        coordinator.late_joins.start(self.admin)
+
+    def _start_driver(self, coordinator: Coordinator, call: Callable[[StageRuntime, Run], Any]) -> None:
         if not self.needs_loop:
             Threads(coordinator, call, cast(Adapter, self.adapter), self.admin).start()
             return
@@ -251,6 +257,7 @@ class TaskRuntime:
         """Starts no new calls; calls in flight may end within the task's `shutdown_timeout`."""
         if self.coordinator is not None:
             self.coordinator.ending.stop(now if at_once else now + self.policy.shutdown_timeout)
+            self.coordinator.late_joins.stop()
 
     @property
     def deadline(self) -> float:

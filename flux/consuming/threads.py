@@ -45,24 +45,34 @@ class Threads:
         self._most = coordinator.policy.concurrency + len(coordinator.runtimes)
         self._threads = 0
         coordinator.driver.wake_locked = self._wake_locked
+        coordinator.driver.join_locked = lambda runtime: self._wake_locked(1)
         coordinator.driver.freed = self._freed
 
     def start(self) -> None:
         """Joins the groups and starts polling."""
         with self._coordinator.lock:
-            self._wake_locked(len(self._roles))
+            self._wake_locked(sum(not runtime.dormant for runtime in self._roles))
         self._watcher.start()
 
     def _wake_locked(self, needed: int) -> None:
         """Wakes or makes threads for `needed` jobs."""
         self._resting.notify_locked()
-        free = any(role.holder is None and not runtime.left for runtime, role in self._roles.items())
-        if not (free or self._coordinator.ending.stop_at is not None or self._coordinator.ready_locked()):
+        if not (
+            self._free_role() is not None
+            or self._coordinator.ending.stop_at is not None
+            or self._coordinator.ready_locked()
+        ):
             return
         self._resting.wake_idle_locked(needed)
         for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
             self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
+
+    def _free_role(self) -> _Role | None:
+        for runtime, role in self._roles.items():
+            if role.holder is None and not (runtime.left or runtime.dormant):
+                return role
+        return None
 
     def _live(self) -> None:
         coordinator, token = self._coordinator, object()
@@ -70,9 +80,7 @@ class Threads:
             with coordinator.lock:
                 if self._callers.is_replaced():
                     return
-                role = next(
-                    (role for runtime, role in self._roles.items() if role.holder is None and not runtime.left), None
-                )
+                role = self._free_role()
                 taken = None
                 if role is not None:
                     role.holder = token

@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from flux.consuming.coordinator import late_joins
+from flux.consuming.coordinator.late_joins import LateJoins
 from flux.consuming.coordinator.verdicts import Products
 from flux.consuming.forwarder import ForwardWriter
 from flux.core.engine import Engine, forwards
@@ -396,3 +398,13 @@ def what_retention_deletes_takes_what_is_here_along() -> Mutation:
         return reset(self, partition, marks, now)
 
     return Partitions, "reset", forgetful
+
+
+@mutant()
+def a_stage_that_is_needed_does_not_join() -> Mutation:
+    return LateJoins, "_join_locked", lambda self, runtime: None
+
+
+@mutant(first=125)
+def a_topic_counts_as_empty_whatever_it_has() -> Mutation:
+    return late_joins, "is_empty", lambda committed, marks: True

@@ -32,6 +32,8 @@ class StageRuntime:
     """Whether its first rebalance is complete, with or without partitions."""
     left: bool = False
     """Whether it has left its group, or was abandoned."""
+    dormant: bool = False
+    """Whether it does not join its group yet, because its topic has nothing to read: see `late_joins.py`."""
     began_at: float = attrs.field(init=False)
     stepped_at: float = attrs.field(init=False)
     """When its poll loop last progressed."""
@@ -85,6 +87,8 @@ class Driver:
     """Writes the forwarded copies that a call has just caused; must not block a caller that must not wait."""
     wake_locked: Callable[[int], None] = lambda _: None
     """Wakes about that many more callers for work, and the threads that wait for a fact."""
+    join_locked: Callable[[StageRuntime], object] = lambda _: None
+    """Starts polling a stage that was dormant."""
     freed: Callable[[int], None] = lambda _: None
     """A thread is stuck in a write, and others write in its place: they take over its other duties too."""
     stack_of: Callable[[Run], str] = lambda _: ""

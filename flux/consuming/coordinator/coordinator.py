@@ -9,6 +9,7 @@ from functools import partial
 from flux.consuming.coordinator.common import Driver, Shared, StageRuntime, consumer_settings
 from flux.consuming.coordinator.control import TaskControl
 from flux.consuming.coordinator.inspection import Inspection
+from flux.consuming.coordinator.late_joins import LateJoins
 from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.sealing import Sealing
@@ -73,7 +74,8 @@ class Coordinator:
         self.ending = Ending(common, self.rebalances.log, on_change)
         self.verdicts = Verdicts(common, limits)
         self.products = Products(common, self.verdicts, self.ending.failing)
-        self.procedures = Procedures(common, self.verdicts)
+        self.late_joins = LateJoins(common, self.ending)
+        self.procedures = Procedures(common, self.verdicts, self.late_joins.needed_locked)
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)
         self.inspection = Inspection(common, self.rebalances.log)
         self.control = TaskControl(common, limits)

@@ -67,7 +67,12 @@ class Inspection:
 
     def _unjoined_locked(self, runtime: StageRuntime, now: float) -> list[Stall]:
         patience = self._common.policy.stalled_after
-        if runtime.joined or runtime.left or not 0 < patience <= now - max(runtime.began_at, runtime.reported_at):
+        if (
+            runtime.joined
+            or runtime.left
+            or runtime.dormant
+            or not 0 < patience <= now - max(runtime.began_at, runtime.reported_at)
+        ):
             return []
         runtime.reported_at = now
         return [Stall(f"{runtime} has waited for an assignment for {now - runtime.began_at:.0f} s")]
@@ -101,10 +106,10 @@ class Inspection:
         return self.read(
             lambda runtime, now: Pulse(
                 str(runtime),
-                runtime.joined,
+                runtime.joined or runtime.dormant,
                 runtime.left,
                 waited=now - runtime.began_at,
-                still=now - runtime.stepped_at,
+                still=0.0 if runtime.dormant else now - runtime.stepped_at,
                 patience=patience,
             )
         )
@@ -115,7 +120,7 @@ class Inspection:
 
     def idle(self) -> bool:
         """Whether no record is in flight or waiting here, except those `refused`; the cluster may have more."""
-        return all(self.read(lambda runtime, now: runtime.joined and runtime.engine.rests(now)))
+        return all(self.read(lambda runtime, now: runtime.dormant or (runtime.joined and runtime.engine.rests(now))))
 
     def _read_offsets(self) -> list[tuple[str, Mapping[TopicPartition, int]]]:
         """Each stage's topic, with the offset after the last delivered record of each partition; negative if not

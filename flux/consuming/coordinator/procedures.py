@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
 from typing import Generic, TypeVar
 
@@ -30,9 +30,13 @@ class Done(Generic[T]):
 class Procedures:
     ENTRANCES = ("start_commit", "step", "write")
 
-    def __init__(self, common: Shared, verdicts: Verdicts) -> None:
+    def __init__(
+        self, common: Shared, verdicts: Verdicts, forwarded_locked: Callable[[Iterable[Forward]], None]
+    ) -> None:
+        """`forwarded_locked`: called with forwarded copies that are acknowledged."""
         self._common = common
         self._verdicts = verdicts
+        self.forwarded_locked = forwarded_locked
 
     def step(
         self, runtime: StageRuntime, procedure: Procedure[T], result: object, error: BrokerError | None
@@ -80,6 +84,7 @@ class Procedures:
                 else:
                     written.append(forward)
             counted = engine.all_written(written, now)
+            self.forwarded_locked(written)
             if self._common.hook_dispatch.moves:
                 runtime.moved += counted
 

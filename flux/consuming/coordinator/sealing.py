@@ -54,6 +54,7 @@ class Sealing:
         runtime, common = part.runtime, self._common
         with common.lock:
             counted = runtime.engine.transactions.committed(part.sealed, runtime.now_locked())
+            self._procedures.forwarded_locked(part.sealed.forwards)
             if common.hook_dispatch.moves:
                 runtime.moved += counted
             common.wake_locked(1)
