@@ -1,8 +1,8 @@
-"""Which stages need not be members of their groups yet, because their topics have nothing to read.
+"""Which stages need not be members of their groups yet, because their topics are empty.
 
 A member costs a client: with librdkafka four threads, eight descriptors and two connections, and as many requests of
-the brokers. Most retry topics are empty nearly always. Those of the later stages are long empty, and their records wait
-long: they can be found in time by looking now and then.
+the brokers. The retry topics of the later stages are mostly empty, and their records wait long: they can be found in
+time by looking now and then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flux.core.policy import Policy
-from flux.core.ports import CommittedOffset, Watermarks
+from flux.core.ports import Watermarks
 from flux.core.stage import Role, Stage
 
 SHORTEST_WAIT = 15.0
@@ -29,10 +29,7 @@ def interval(policy: Policy, stage: Stage) -> float | None:
     return min(wait / _LOOKS, _LONGEST_INTERVAL) if wait >= SHORTEST_WAIT else None
 
 
-def is_empty(committed: Mapping[int, CommittedOffset], marks: Mapping[int, Watermarks]) -> bool:
-    """Whether the group has nothing to read. Only what is certain counts: a committed offset beyond the end, of a topic
-    that was deleted and made again, is for a member to set right."""
-    return all(
-        committed[partition].offset == mark.high if partition in committed else mark.low == mark.high
-        for partition, mark in marks.items()
-    )
+def is_empty(marks: Mapping[int, Watermarks]) -> bool:
+    """Whether a topic has no records, read or not. Records that the group has read call for a member too: Kafka deletes
+    the committed offsets of a group that has had none for `offsets.retention.minutes`, and they would be read again."""
+    return all(mark.low == mark.high for mark in marks.values())

@@ -33,7 +33,7 @@ class StageRuntime:
     left: bool = False
     """Whether it has left its group, or was abandoned."""
     dormant: bool = False
-    """Whether it does not join its group yet, because its topic has nothing to read: see `late_joins.py`."""
+    """Whether it does not join its group yet, because its topic is empty: see `late_joins.py`."""
     began_at: float = attrs.field(init=False)
     stepped_at: float = attrs.field(init=False)
     """When its poll loop last progressed."""

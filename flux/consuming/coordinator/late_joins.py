@@ -24,7 +24,7 @@ class LateJoins:
         for runtime in self._common.runtimes:
             try:
                 if interval(self._common.policy, runtime.engine.stage) is not None:
-                    runtime.dormant = _has_nothing(admin, runtime)
+                    runtime.dormant = _has_no_records(admin, runtime)
             except BrokerError:
                 pass  # its consumer tries again, or says what is missing
 
@@ -75,7 +75,7 @@ class LateJoins:
 
     def _look_at(self, admin: AdminPort, runtime: StageRuntime) -> None:
         try:
-            if _has_nothing(admin, runtime):
+            if _has_no_records(admin, runtime):
                 return
         except BrokerError as error:
             if error.retriable:
@@ -85,8 +85,5 @@ class LateJoins:
                 self._join_locked(runtime)
 
 
-def _has_nothing(admin: AdminPort, runtime: StageRuntime) -> bool:
-    stage = runtime.engine.stage
-    # the offsets first: what is written in between is above them
-    committed = admin.committed_offsets(stage.group, stage.topic, REQUEST_TIMEOUT)
-    return is_empty(committed, admin.watermarks(stage.topic, REQUEST_TIMEOUT))
+def _has_no_records(admin: AdminPort, runtime: StageRuntime) -> bool:
+    return is_empty(admin.watermarks(runtime.engine.stage.topic, REQUEST_TIMEOUT))

@@ -8,7 +8,7 @@ import pytest
 
 from flux.core.backoff import Waits
 from flux.core.late_join import interval, is_empty
-from flux.core.ports import CommittedOffset, Watermarks
+from flux.core.ports import Watermarks
 from flux.core.stage import Role, Stage
 from unit.support.engine_support import policy
 
@@ -41,33 +41,9 @@ def test_a_stage_that_waits_for_a_moment_joins_at_once() -> None:
     assert found(2, 14.9) is None
 
 
-NOTHING = Watermarks(0, 0)
+def test_a_topic_is_empty_that_never_had_records_or_whose_records_are_deleted() -> None:
+    assert is_empty({0: Watermarks(0, 0), 1: Watermarks(7, 7)})
 
 
-@pytest.mark.parametrize(
-    ("committed", "marks"),
-    [
-        ({}, {0: NOTHING, 1: NOTHING}),
-        ({}, {0: Watermarks(7, 7)}),  # all was deleted
-        ({0: 7}, {0: Watermarks(0, 7), 1: NOTHING}),
-        ({0: 7}, {0: Watermarks(7, 7)}),
-    ],
-)
-def test_a_topic_is_empty_whose_records_are_done_or_deleted(
-    committed: dict[int, int], marks: dict[int, Watermarks]
-) -> None:
-    assert is_empty({number: CommittedOffset(offset) for number, offset in committed.items()}, marks)
-
-
-@pytest.mark.parametrize(
-    ("committed", "marks"),
-    [
-        ({}, {0: NOTHING, 1: Watermarks(0, 1)}),
-        ({0: 6}, {0: Watermarks(0, 7)}),
-        ({0: 7, 1: 0}, {0: Watermarks(0, 7), 1: Watermarks(0, 1)}),
-        ({0: 6}, {0: Watermarks(7, 7)}),  # records were deleted that the group had not read
-        ({0: 9}, {0: Watermarks(0, 7)}),  # the topic was made again
-    ],
-)
-def test_whatever_is_not_certain_is_for_a_member(committed: dict[int, int], marks: dict[int, Watermarks]) -> None:
-    assert not is_empty({number: CommittedOffset(offset) for number, offset in committed.items()}, marks)
+def test_a_topic_with_a_record_is_not_empty() -> None:
+    assert not is_empty({0: Watermarks(0, 0), 1: Watermarks(6, 7)})

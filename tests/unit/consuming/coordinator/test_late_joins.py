@@ -85,6 +85,19 @@ def test_a_stage_with_records_joins_at_the_start(handler: tuple[Handler, Callabl
     assert made.calls == []
 
 
+def test_a_stage_whose_records_are_done_joins_too_so_that_its_committed_offset_is_kept(
+    handler: tuple[Handler, Callable[..., Any]],
+) -> None:
+    peer, (made, call) = Peer(), handler
+    task = peer.task(call, wait=WAIT, retries=3)
+    peer.write(b"a", topic="t-g-try-2")
+    with peer.working(task):
+        wait_for(lambda: peer.position("t-g-try-2", "g-2") == 1, "it is done")
+    with peer.working(task):
+        wait_for(lambda: members(peer) == [0, 1, 2], "it has joined")
+    assert made.calls == [(2, b"a")]
+
+
 def test_short_waits_and_the_memory_broker_join_all_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = Peer()
     with peer.working(peer.task(Handler().call, wait=14.0, retries=3)):
