@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from flux.core.text import escape
+
 
 @click.command(
     epilog="""\b
@@ -33,13 +35,18 @@ def command(outbox: bool, directory: Path) -> None:
         for name, text in wanted.items():
             with (directory / name).open("x", encoding="utf-8") as file:
                 file.write(text)
-            click.echo(f"wrote {directory / name}")
+            click.echo(f"wrote {_shown(directory / name)}")
     except OSError as error:
         raise click.ClickException(f"cannot write to {directory}: {error.strerror}") from None
     steps = commands(outbox)
     if directory.resolve() != Path.cwd():
-        steps[0] = f"cd {shlex.quote(str(directory))} && {steps[0]}"
+        steps[0] = f"cd {shlex.quote(_shown(directory))} && {steps[0]}"
     click.echo("\nNext:\n" + "\n".join(f"  {step}" for step in steps))
+
+
+def _shown(path: Path) -> str:
+    """Without what an encoding lacks, and without control characters."""
+    return escape(click.format_filename(path))
 
 
 TASK = '''\

@@ -45,7 +45,7 @@ class Threads:
         self._most = coordinator.policy.concurrency + len(coordinator.runtimes)
         self._threads = 0
         coordinator.driver.wake_locked = self._wake_locked
-        coordinator.driver.join_locked = lambda runtime: self._wake_locked(1)
+        coordinator.driver.join_locked = self._join_locked
         coordinator.driver.freed = self._freed
 
     def start(self) -> None:
@@ -67,6 +67,9 @@ class Threads:
         for _ in range(min(needed - self._resting.idle, self._most - self._threads)):
             self._coordinator.ending.spawn(f"flux-{self._coordinator.runtimes[0]}-{self._threads}", self._live)
             self._threads += 1
+
+    def _join_locked(self, runtime: StageRuntime) -> None:
+        self._wake_locked(1)
 
     def _free_role(self) -> _Role | None:
         for runtime, role in self._roles.items():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from flux.adapters.memory import MemoryAdapter
+from flux.cli.main import cli
 from flux.testing.kafka import IMAGE
 from unit.support.cli_support import Flux, flux_cli, only_line
 
@@ -116,3 +118,13 @@ def test_with_an_outbox_it_writes_a_program_whose_test_passes_and_whose_commands
     moved = flux_cli("relay", "--database", "sqlite:///orders.db", "--adapter", flux_cli.url, "--once")
     assert moved.stdout == "1 record moved\n"
     assert relay.endswith(" &")
+
+
+def test_a_directory_whose_name_no_terminal_can_show_is_written_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["init", "a\udcff\x1b"])
+    assert result.exit_code == 0, result.output
+    assert "wrote a\ufffd\\x1b/billing.py\n" in result.output
+    assert (tmp_path / "a\udcff\x1b" / "billing.py").exists()
