@@ -142,9 +142,9 @@ def grow(operator: Operator) -> Callable[[str, int], None]:
 
 @pytest.fixture
 def read_all(bootstrap: str) -> Callable[..., list[Any]]:
-    """`read_all(topic, timeout=20)`: every message that the topic holds at that moment, by partition and offset."""
+    """`read_all(topic, timeout=60)`: every message that the topic holds at that moment, by partition and offset."""
 
-    def read(topic: str, timeout: float = 20.0) -> list[Any]:
+    def read(topic: str, timeout: float = 60.0) -> list[Any]:
         messages = read_topic(bootstrap, topic, timeout)
         return sorted(messages, key=lambda message: (message.partition(), message.offset()))
 

@@ -36,7 +36,7 @@ def main(directory: Path) -> None:
         take(address_of(listener, "127.0.0.1").rstrip("/"), directory)
     finally:
         server.stop()
-        thread.join(10)
+        thread.join(60)
         demonstration.stop()
         site.close()
 

@@ -127,7 +127,7 @@ class Storm:
                 return "the worker stands still"
         self._orders.flush(30)
         self.worker.stop()
-        working.join(40)
+        working.join(60)
         if working.is_alive():
             return "the worker does not stop"
         return f"not delivered: {self.failures[:3]}" if self.failures else ""

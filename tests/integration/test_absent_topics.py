@@ -74,5 +74,5 @@ def test_a_record_whose_next_topic_was_deleted_stays_and_the_log_names_the_remed
         wait_for(lambda: b"bad" in own.values(gone), "the record moves on", 90)
     finally:
         worker.stop()
-        thread.join(40)
+        thread.join(60)
     assert not thread.is_alive()

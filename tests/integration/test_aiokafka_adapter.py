@@ -33,7 +33,7 @@ from flux.core.ports import (
 )
 from flux.testing.contract.bench import brings_nothing
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class Listener:

@@ -39,7 +39,7 @@ pytestmark = [
 ]
 
 CLIENTS = ["confluent", "aiokafka"]
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @attrs.frozen
@@ -159,7 +159,7 @@ class Worked:
         finally:
             self._feeding.set()
             self.worker.stop()
-            self._threads[0].join(40)
+            self._threads[0].join(60)
         assert self.ends == [0]
         assert len(set(self.calls)) == self.written
 

@@ -102,7 +102,7 @@ def test_a_record_is_done_only_when_the_other_cluster_has_what_its_call_produced
     memory.broker.available = False
     lab.write(task.topic, b"kept")
     with lab.running(task):
-        assert produced.wait(30)
+        assert produced.wait(60)
         # commits are made every 0.2 s: five of them
         assert not threading.Event().wait(1)
         assert not lab.worked(task, 0)

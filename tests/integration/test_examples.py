@@ -187,7 +187,7 @@ def test_orders_are_billed_by_the_threads_of_a_django_worker(
     with (
         running(folder, logs[0], bootstrap, *serve, **environment, PYTHONPATH=str(folder)),
         running(folder, logs[1], bootstrap, *work, **environment, PYTHONPATH=str(folder)) as worker,
-        contextlib.closing(sqlite3.connect(environment["DATABASE_FILE"], timeout=20)) as database,
+        contextlib.closing(sqlite3.connect(environment["DATABASE_FILE"], timeout=60)) as database,
     ):
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/", 404), "the site answers", *logs)
         for number in range(20):

@@ -50,7 +50,7 @@ def handle(message):
     elif number == "13":
         child = multiprocessing.get_context("fork").Process(target=produce, args=(number,))
         child.start()
-        child.join(30)
+        child.join(60)
         note(f"status {child.exitcode}")
 
 class Forking(flux.Task):

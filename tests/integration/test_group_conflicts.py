@@ -15,7 +15,7 @@ import flux
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 
-SECONDS = 40.0
+SECONDS = 60.0
 
 ADAPTERS: dict[str, Callable[[str], Any]] = {
     "aiokafka": lambda bootstrap: AiokafkaAdapter(

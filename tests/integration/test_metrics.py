@@ -138,7 +138,7 @@ def test_a_worker_is_not_live_while_its_poll_loop_is_stuck(lab: Lab, port: int, 
 
         def polled(*args: Any) -> Any:
             if stick.is_set():
-                release.wait(30)
+                release.wait(60)
             return poll(*args)
 
         monkeypatch.setattr(client, "poll", polled, raising=False)

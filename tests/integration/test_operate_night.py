@@ -125,7 +125,7 @@ def shop(
     for process in shop.processes:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(60)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
@@ -291,7 +291,7 @@ def test_a_process_that_was_killed_is_forgotten(shop: Shop, read_all: Callable[.
     worker = shop.work()
     eventually(lambda: shop.status()["processes"], "it reports")
     worker.kill()
-    worker.wait(10)
+    worker.wait(60)
     eventually(lambda: shop.status()["processes"] == [], "its last report is too old")
     reports = [Report.from_json(message.value()) for message in read_all(shop.reports)]
     assert all(report is not None for report in reports)

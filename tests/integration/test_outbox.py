@@ -59,12 +59,12 @@ class Relays:
     def kill_one(self) -> None:
         process = self.running.pop(random.randrange(len(self.running)))
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
     def stop(self) -> list[int]:
         for process in self.running:
             process.terminate()
-        return [process.wait(30) for process in self.running]
+        return [process.wait(60) for process in self.running]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def relays(database: Database, bootstrap: str, tmp_path: Path) -> Iterator[Relay
     for process in found.running:
         with suppress(ProcessLookupError):
             process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def write(database: Database, producer: type[flux.Producer], writer: int) -> None:

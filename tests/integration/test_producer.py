@@ -216,7 +216,7 @@ def test_a_fork_repeats_and_loses_nothing_of_either_process(
         from flux.producer import Producer
         class P(Producer):
             adapter, topic = sys.argv[1:]
-        P.send("parent's first").result(20)
+        P.send("parent's first").result(60)
         P.produce("parent's, in the buffer at the fork")
         child = os.fork()
         if child == 0:
@@ -258,7 +258,7 @@ def test_a_process_of_multiprocessing_has_written_everything_when_it_ends(
         P.produce("parent's")
         child = multiprocessing.get_context("fork").Process(target=lambda: P.produce("child's"))
         child.start()
-        child.join(30)
+        child.join(60)
         sys.exit(child.exitcode)
         """,
         f"confluent://{bootstrap}",

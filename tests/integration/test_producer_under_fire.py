@@ -129,14 +129,15 @@ def test_what_a_broker_is_away_too_long_for_is_named(own: Own, client: str) -> N
     own.node.kill()
     time.sleep(3)
     own.node.start()
-    time.sleep(2)
+    back, until = len(written.taken), time.monotonic() + 60
+    while not set(written.taken[back:]) & set(own.values(topic)):
+        assert time.monotonic() < until, "it does not go on once the broker is back"
+        time.sleep(0.1)
     written.stopping = True
     thread.join()
-    written.flush(30)
-    held = own.values(topic)
-    account(written.taken, written.named, held)
+    written.flush(60)
+    account(written.taken, written.named, own.values(topic))
     assert written.named
-    assert written.taken[-1] in held, "it goes on once the broker is back"
     written.producer.close()
 
 
@@ -146,7 +147,7 @@ def test_a_full_queue_waits_then_names_what_it_did_not_take(own: Own, client: st
     written = writing(
         url(client, own), topic, delivery_timeout=3, max_queue_bytes=20_000, max_buffer_size=20, max_buffer_bytes=10**6
     )
-    written.producer.send(b"first").result(20)
+    written.producer.send(b"first").result(60)
     written.taken.append(b"first")
     own.node.kill()
     refused: list[bytes] = []
@@ -182,9 +183,16 @@ def test_a_full_queue_waits_then_names_what_it_did_not_take(own: Own, client: st
         asyncio.run(in_a_loop())
     finally:
         own.node.start()
-    written.producer.produce(b"last")
     written.taken.append(b"last")
-    written.flush(30)
+    until = time.monotonic() + 60
+    while True:
+        try:
+            written.producer.send(b"last").result(60)
+            break
+        except flux.DeliveryError as error:  # the broker is not quite back
+            written.hear(error)
+            assert time.monotonic() < until
+    written.flush(60)
     held = own.values(topic)
     account(written.taken, written.named, held)
     assert held[-1] == b"last"
@@ -235,14 +243,14 @@ class Child:
         return [line.removeprefix(f"{word} ").encode() for line in lines if line.startswith(f"{word} ")]
 
     def wait_for(self, word: str) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while word.encode() not in self.noted("is"):
             assert time.monotonic() < until, f"the child is not {word}"
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
 
     def wait_for_taken(self, count: int) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while len(self.noted("taken")) < count:
             assert time.monotonic() < until, f"the child has not produced {count} records"
             assert self.process.poll() is None, self.process.communicate()
@@ -311,7 +319,7 @@ def test_a_process_that_ends_while_another_thread_delivers_has_written_everythin
         topic,
         interval=3600,
     )
-    assert ended.ended(40) == ""
+    assert ended.ended(60) == ""
     assert ended.process.returncode == 7
     assert sorted(own.values(topic), key=int) == [b"%d" % n for n in range(30_000)]
 
@@ -323,7 +331,7 @@ def test_a_broker_that_comes_back_while_a_process_ends_gets_its_last_records(
     topic = own.topic()
     ending = child(
         """
-        P.send("first").result(20)
+        P.send("first").result(60)
         note("taken", "first")
         note("is", "up")
         sys.stdin.readline()
@@ -340,7 +348,7 @@ def test_a_broker_that_comes_back_while_a_process_ends_gets_its_last_records(
     ending.wait_for("ending")
     time.sleep(1)
     own.node.start()
-    ending.ended(45)
+    ending.ended(60)
     ending.account(own.values(topic))
     assert ending.noted("named") == []
     assert len(ending.noted("taken")) == 2001
@@ -359,7 +367,7 @@ def test_a_process_that_ends_with_its_broker_away_names_its_records_in_time(
         "nowhere",
         delivery=2,
     )
-    error = ending.ended(15)
+    error = ending.ended(60)
     assert "not delivered" in error
     assert set(ending.noted("named")) == {b"%d" % n for n in range(500)}
 
@@ -426,14 +434,14 @@ def test_a_child_of_a_parent_with_a_full_queue_ends_at_once(own: Own, child: Cal
             sys.exit(5)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 5, status
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
         os._exit(0)
         """,
         "confluent://127.0.0.1:9?log_level=0",
         "nowhere",
         interval=3600,
     )
-    assert "Error" not in forking.ended(30)
+    assert "Error" not in forking.ended(60)
     assert forking.process.returncode == 0
 
 
@@ -486,7 +494,7 @@ def test_a_record_that_comes_when_the_interpreter_ends_is_refused_and_the_proces
         url(client, own),
         topic,
     )
-    error = ending.ended(20)
+    error = ending.ended(60)
     assert ending.process.returncode == 0
     assert error.count("was produced while the interpreter was ending") == 1
     assert ending.noted("taken") == own.values(topic) == [b"in time"]
@@ -530,7 +538,7 @@ def test_a_signal_during_deliver_ends_the_process_with_everything_written(
         told.wait_for("up")
         time.sleep(0.4 + pause)
         told.process.send_signal(number)
-        error = told.ended(40)
+        error = told.ended(60)
         assert told.process.returncode == (130 if number == signal.SIGINT else 9), error
         told.account(own.values(topic))
         assert "Traceback" not in error
@@ -546,8 +554,8 @@ def test_a_signal_while_the_broker_is_away_names_what_is_open(
     time.sleep(0.2)
     told.process.send_signal(number)
     sent = time.monotonic()
-    told.ended(20)
-    assert time.monotonic() - sent < 12
+    told.ended(60)
+    assert time.monotonic() - sent < 30
     assert set(told.noted("named")) == set(told.noted("taken")) != set()
 
 
@@ -573,7 +581,7 @@ def test_sigterm_where_nobody_handles_it_ends_the_process_with_everything_writte
         told.wait_for_taken(101)
         time.sleep(pause)
         told.process.send_signal(signal.SIGTERM)
-        error = told.ended(40)
+        error = told.ended(60)
         assert told.process.returncode == -signal.SIGTERM, error
         told.account(own.values(topic))
         assert len(told.noted("named")) <= 1, "the one that it was at"

@@ -187,7 +187,7 @@ def working(network: Network, adapter: Any) -> Iterator[tuple[str, Working]]:
     thread.start()
     yield topic, Working(worker, calls, thread)
     worker.stop()
-    thread.join(40)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -105,7 +105,7 @@ def shop(
             process.send_signal(signal.SIGINT)
     for process in shop.processes:
         try:
-            process.wait(15)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
         for stream in (process.stdout, process.stderr):
@@ -338,7 +338,7 @@ def test_a_page_says_that_it_is_old_when_the_server_is_away_and_goes_on_when_it_
         expect(page.get_by_role("button", name="Live", exact=True)).to_be_visible()
         served = shop.processes.pop()
         served.send_signal(signal.SIGINT)
-        assert served.wait(15) == 0, "a browser that listens does not hold it up"
+        assert served.wait(60) == 0, "a browser that listens does not hold it up"
         expect(page.get_by_role("button", name="Not live")).to_be_visible(timeout=WAIT)
         shop.serve("--port", port)
         expect(page.get_by_role("button", name="Live", exact=True)).to_be_visible(timeout=WAIT)

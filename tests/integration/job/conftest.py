@@ -31,4 +31,4 @@ def lab(
     for process in lab.processes:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(60)

@@ -231,7 +231,7 @@ class Lab:
             yield Running(worker, thread)
         finally:
             worker.stop()
-            thread.join(40)
+            thread.join(60)
         assert not thread.is_alive(), "the worker did not stop"
         assert ends == [code]
 

@@ -95,7 +95,7 @@ def test_kills_leave_each_output_and_each_dead_letter_once(lab: Lab) -> None:
         wait_for(lambda n=before: calls.stat().st_size > n, "it works")  # type: ignore[misc]
         time.sleep(0.3)
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert lab.process(path, "Work", "--exit-when-idle", "1", query=STATIC).wait(60) == 0
     assert_each_once(lab, task, out, values)
     assert lab.settled(task)
@@ -106,7 +106,7 @@ def test_the_next_worker_ends_the_transaction_in_which_the_last_one_died(lab: La
     """Long before the transaction's timeout of 15 s."""
     task, out, values = lab.task(lambda message: None, retries=2), lab.make_topic(1), values_of(20)
     lab.write(task.topic, *values)
-    assert lab.process(load(lab, task, out, dies, interval=1.0), "Work", query=STATIC).wait(30) == -9
+    assert lab.process(load(lab, task, out, dies, interval=1.0), "Work", query=STATIC).wait(60) == -9
     lab.process(load(lab, task, out), "Work", query=STATIC)
     wait_for(lambda: lab.read(out), "its outputs are visible", 14.0)
     lab.settle(task)
@@ -138,10 +138,10 @@ def test_outputs_copies_and_offsets_become_visible_together(lab: Lab, monkeypatc
 
     def committed() -> int:
         [found] = lab.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(task.group_id)]).values()
-        return max((p.offset for p in found.result(10).topic_partitions or []), default=0)
+        return max((p.offset for p in found.result(60).topic_partitions or []), default=0)
 
     with lab.running(task):
-        assert written.wait(20)
+        assert written.wait(60)
         assert (lab.read(out.topic), lab.dead(task), committed()) == ([], [], 0)
         assert lab.ends(out.topic) != {0: 0}, "nothing was written"
         goes_on.set()
@@ -241,7 +241,7 @@ def test_an_output_that_its_topic_refuses_fails_its_own_call_only(lab: Lab, miss
 def test_aiokafka_is_refused_at_start_in_one_line(lab: Lab) -> None:
     task = lab.task(lambda message: None, retries=2)
     path = load(lab, task, "out")
-    assert lab.process(path, "Work", "--adapter", f"aiokafka://{lab.bootstrap}").wait(30) == 1
+    assert lab.process(path, "Work", "--adapter", f"aiokafka://{lab.bootstrap}").wait(60) == 1
     log = Path(f"{path}.log").read_text()
     assert "Traceback" not in log
     assert "Work: exactly_once needs confluent://, not" in log.splitlines()[-1], log
@@ -277,7 +277,7 @@ def test_other_clients_see_each_output_once(lab: Lab, reader: Callable[[Lab, str
     lab.write(task.topic, *values)
     for _ in range(2):
         path = load(lab, task, out, "open", interval=1.0)
-        assert lab.process(path, "Work", query=STATIC).wait(30) == -9
+        assert lab.process(path, "Work", query=STATIC).wait(60) == -9
     last = lab.process(load(lab, task, out), "Work", "--exit-when-idle", "1", query=STATIC)
     assert last.wait(40) == 0
     done = [value.decode() for value in values if not value.startswith(b"dead")]

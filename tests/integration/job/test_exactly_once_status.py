@@ -9,7 +9,7 @@ import flux
 from flux.core.ports import ProducerRecord, TransactionSettings
 from flux.operate.status.status import read_status
 from flux.operate.status.task_status import TaskStatus
-from integration.job.support import Lab
+from integration.job.support import Lab, wait_for
 
 
 def look(lab: Lab, task: flux.Task[Any], client: str = "confluent") -> TaskStatus:
@@ -34,13 +34,12 @@ def test_markers_are_neither_lag_nor_dead_letters(lab: Lab) -> None:
         writer.write(task.topic, [ProducerRecord(value)])
         writer.commit(30)
     writer.close()
-    assert lab.ends(task.topic) == {0: 6}
+    wait_for(lambda: lab.ends(task.topic) == {0: 6}, "the markers, which come after the answer, are there")
     assert [look(lab, task, client).stages[0].lag for client in ("confluent", "aiokafka")] == [3, 3]
     lab.work(task)
-    ends = lab.ends(lab.dead_topic(task))
+    wait_for(lambda: lab.ends(lab.dead_topic(task))[0] > 3, "the dead letters have markers")
     found = look(lab, task)
     assert (found.dead_letters, found.most_dead_letters, [each.lag for each in found.stages]) == (3, False, [0, 0])
-    assert ends[0] > 3, "there are markers"
 
 
 def test_an_open_transaction_that_holds_records_back_is_named_with_its_age(lab: Lab) -> None:
@@ -54,8 +53,8 @@ def test_an_open_transaction_that_holds_records_back_is_named_with_its_age(lab: 
     began = time.time()
     [held] = look(lab, task).held_back
     assert (str(held.at), held.offset) == (f"{task.topic}[0]", 0)
-    assert abs(held.since - began) < 5
+    assert began - 30 < held.since < began + 1
     assert f"--bootstrap-server {lab.bootstrap} describe-producers --topic {task.topic} --partition 0" in held.remedy
     writer.commit(30)
     writer.close()
-    assert look(lab, task).held_back == []
+    wait_for(lambda: look(lab, task).held_back == [], "it has ended")

@@ -50,7 +50,7 @@ def traffic(lab: Lab, topic: str) -> Iterator[list[bytes]]:
         yield values
     finally:
         stopped.set()
-        thread.join(30)
+        thread.join(60)
 
 
 def test_a_live_group_switches_to_exactly_once_and_back_and_loses_nothing(lab: Lab) -> None:
@@ -66,7 +66,7 @@ def test_a_live_group_switches_to_exactly_once_and_back_and_loses_nothing(lab: L
 
     def stop(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
     with traffic(lab, task.topic) as values:
         first = start("first", False)

@@ -108,7 +108,7 @@ def test_what_a_call_has_other_threads_produce_is_a_part_of_it(lab: Lab, way: Wa
         Results.produce(b"x" * (5000 if large else 10), partition=int(large))
 
     def call(message: flux.Message) -> None:
-        pool.submit(flux.carry(produce), message.value).result(20)
+        pool.submit(flux.carry(produce), message.value).result(60)
 
     async def call_async(message: flux.Message) -> None:
         loop = asyncio.get_running_loop()

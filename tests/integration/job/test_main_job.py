@@ -117,15 +117,15 @@ def test_what_kcat_writes_is_worked_by_flux_process_and_its_dead_letter_is_read_
     subprocess.run(
         [*command, task.topic, "-P", "-K", ":", "-H", "a=1", "-H", "b=2", "-H", "a=3"],
         input=b"the key:the value\n",
-        timeout=20,
+        timeout=60,
         check=True,
     )
     process = lab.process(
         lab.load(FAILING, TOPIC=task.topic, GROUP=task.group_id), "Failing", "--exit-when-idle", "0.5"
     )
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     read = subprocess.run(
-        [*command, lab.dead_topic(task), "-C", "-e", "-q", "-J"], capture_output=True, timeout=20, check=True
+        [*command, lab.dead_topic(task), "-C", "-e", "-q", "-J"], capture_output=True, timeout=60, check=True
     )
     [dead] = [json.loads(line) for line in read.stdout.splitlines()]
     assert (dead["key"], dead["payload"]) == ("the key", "the value")

@@ -76,7 +76,7 @@ def test_ordering_by_partition_runs_one_record_of_a_partition_at_a_time(lab: Lab
 
 @pytest.mark.parametrize("key", [None, b"k"], ids=["no key", "ordering is none"])
 def test_what_no_order_binds_runs_at_once(lab: Lab, key: bytes | None) -> None:
-    barrier = threading.Barrier(10, timeout=20)
+    barrier = threading.Barrier(10, timeout=60)
     calls: list[bytes] = []
 
     def call(message: flux.Message) -> None:

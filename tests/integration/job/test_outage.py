@@ -122,7 +122,7 @@ def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(
         wait_for(lambda: written - len(ends) < RATE / 5, "it has caught up", 60)
         caught_up = time.monotonic() - over
         stop.set()
-        writer.join(40)
+        writer.join(60)
         lab.settle(task)
     late = heard.resumed[0] - over
     print(

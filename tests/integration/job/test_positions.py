@@ -35,7 +35,7 @@ def test_start_from_latest_is_chosen_once_and_what_is_written_while_the_worker_i
     task = lab.task(seen, start_from="latest", partitions=2, offset_commit_interval=60)
     lab.write(task.topic, (b"old", b"k", None, 0))
     with lab.running(task):
-        wait_for(lambda: len(lab.committed_offsets(task.group_id, task.topic)) == 2, "its choice is committed", 5)
+        wait_for(lambda: len(lab.committed_offsets(task.group_id, task.topic)) == 2, "its choice is committed", 40)
     assert {p: at.offset for p, at in lab.committed_offsets(task.group_id, task.topic).items()} == {0: 1, 1: 0}
     lab.write(task.topic, (b"while down", b"k", None, 0), (b"there too", b"k", None, 1))
     with lab.running(task):

@@ -123,7 +123,7 @@ def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> 
     class Away(flux.Producer):
         topic = "nowhere"
         adapter = "confluent://127.0.0.1:9?log_level=0"
-        options = flux.ProducerOptions(delivery_timeout=2)
+        options = flux.ProducerOptions(delivery_timeout=8)
 
     def call(message: flux.Message) -> None:
         with lock:
@@ -134,7 +134,7 @@ def test_what_a_call_produced_keeps_neither_its_thread_nor_its_key(lab: Lab) -> 
     task = lab.task(call, concurrency=1, retries=1)
     lab.write(task.topic, (b"first", b"k"), *((b"%d" % n, b"k") for n in range(20)))
     with lab.running(task):
-        wait_for(lambda: len(calls) >= 21, "the others", 1.9)
+        wait_for(lambda: len(calls) >= 21, "the others", 7)
         time.sleep(0.3)
         assert lab.committed_offsets(task.group_id, task.topic).get(0) is None or (
             lab.committed_offsets(task.group_id, task.topic)[0].offset == 0

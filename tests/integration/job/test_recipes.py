@@ -104,11 +104,11 @@ def test_in_one_transaction_work_is_done_once_whenever_the_process_dies(lab: Lab
         CALLS=str(calls),
         DIED=str(died),
     )
-    assert lab.process(path, "Billing", query=STATIC).wait(30) == 9  # between the work and its commit
+    assert lab.process(path, "Billing", query=STATIC).wait(60) == 9  # between the work and its commit
     process = lab.process(path, "Billing", query=STATIC)
     wait_for(lambda: done(database, b"40"), "it goes on")  # how many others are left depends on when the first died
     process.kill()  # between a commit of the database and one of Kafka's
-    process.wait(10)
+    process.wait(60)
     with closing(sqlite3.connect(database)) as db:
         [(half,)] = db.execute("SELECT count(*) FROM flux_guard")
     assert half > 0
@@ -140,7 +140,7 @@ def test_with_redis_what_is_known_to_be_done_is_not_done_again_and_nothing_is_le
         CALLS=str(calls),
         DIED=str(died),
     )
-    assert lab.process(path, "Billing", query=STATIC).wait(30) == 9
+    assert lab.process(path, "Billing", query=STATIC).wait(60) == 9
     with redis.Redis.from_url(server) as client:
         known = {key.decode() for key in client.scan_iter("worked:*") if client.get(key) == b"done"}
     assert 0 < len(known) < len(VALUES)

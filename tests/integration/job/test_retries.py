@@ -181,13 +181,13 @@ def test_waiting_records_do_not_hold_up_new_ones(lab: Lab) -> None:
         if message.value == b"bad":
             raise ValueError
 
-    task = lab.task(call, retries=1, wait=2)
+    task = lab.task(call, retries=1, wait=8)
     lab.write(task.topic, (b"bad", b"k"))
     with lab.running(task, concurrency=1):
         wait_for(lambda: attempts.stages(b"bad") == [0], "the first call")
         for number in range(5):
             lab.write(task.topic, (b"%d" % number, b"k"))
-            wait_for(lambda n=number: attempts.stages(b"%d" % n) == [0], "a later record of that key", 1)  # type: ignore[misc]
+            wait_for(lambda n=number: attempts.stages(b"%d" % n) == [0], "a later record of that key")  # type: ignore[misc]
         assert attempts.stages(b"bad") == [0]
         lab.settle(task)
     assert attempts.stages(b"bad") == [0, 1]

@@ -43,7 +43,7 @@ def test_stages_are_worked_by_processes_apart(lab: Lab) -> None:
     lab.settle(task)
     for process in (main, retries):
         process.terminate()
-    assert [main.wait(20), retries.wait(20)] == [0, 0]
+    assert [main.wait(60), retries.wait(60)] == [0, 0]
     assert first.read_text().splitlines() == ["a 0", "b 0"]
     assert second.read_text().splitlines() == [f"{v} {stage}" for stage in (1, 2, 3) for v in "ab"]
     assert [(dead.value(), dead.key(), flux_headers(dead)["flux-attempts"]) for dead in lab.dead(task)] == [

@@ -70,9 +70,9 @@ def test_sigterm_ends_calls_in_flight_commits_and_exits_0_and_nothing_is_repeate
         process = lab.process(path, "Slow")
         wait_for(lambda n=before: len(log.read_text().splitlines()) >= n + 60, "60 calls")  # type: ignore[misc]
         process.send_signal(sent)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     process = lab.process(path, "Slow", "--exit-when-idle", "0.5")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     expected = [f"{v} 0" for v in values] + [f"{v} 1" for v in values if v.endswith("7")]
     assert Counter(log.read_text().splitlines()) == Counter(expected)
     assert {m.value().decode() for m in lab.dead(task)} == {v for v in values if v.endswith("7")}
@@ -85,14 +85,14 @@ def test_a_call_that_outlives_the_shutdown_timeout_is_abandoned_and_worked_again
     def call(message: flux.Message) -> None:
         begun.append(message.value)
         if message.value == b"stuck":
-            release.wait(20)
+            release.wait(60)
 
     task = lab.task(call, shutdown_timeout=0.5)
     lab.write(task.topic, (b"stuck", b"a"), (b"other", b"b"))
     with lab.running(task, code=3):
         wait_for(lambda: len(begun) == 2, "both calls")
         stopped = time.monotonic()
-    assert 0.5 <= time.monotonic() - stopped < 3
+    assert 0.5 <= time.monotonic() - stopped < 20
     release.set()
     time.sleep(0.2)  # its thread ends, and must not commit or move anything any more
     assert lab.committed_offsets(task.group_id, task.topic)[0].offset == 0
