@@ -20,7 +20,7 @@ settings.load_profile("flux")
 
 REAL = {"brokers", "chaos", "integration", "proof"}
 """Folders of tests whose parts are real: brokers, networks, processes. A machine that is short of time, not flux, may
-fail one; a test that fails twice fails the run, and why one failed once is printed."""
+fail one; a test that fails twice, or four times if it is `timed`, fails the run, and why one failed once is printed."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = below if top == "tests" else top
         folders.setdefault(folder, {})[item.path] = None
         if folder in REAL:
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=3 if item.get_closest_marker("timed") else 1))
     if not hasattr(config, "workerinput"):
         return
     places = {path: number / len(paths) for paths in folders.values() for number, path in enumerate(paths)}

@@ -75,7 +75,7 @@ def test_a_pause_longer_than_the_session_and_the_polls_limit_costs_no_rebalance(
         [first, *others] = [value for value, _ in found]
         assert others == [b"%d" % n for n in range(20)], way
         assert first == b"0"
-        assert 7 <= found[1][1] - found[0][1] < 7.5, way
+        assert 7 <= found[1][1] - found[0][1] < 12, way
 
 
 @pytest.mark.timed
@@ -115,8 +115,9 @@ def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(
         writer.start()
         wait_for(lambda: len(ends) > RATE / 4, "it works")
         away.set()
+        before = len(ends)
         time.sleep(OUTAGE)
-        behind = written - len(ends)
+        during, behind = len(ends) - before, written - len(ends)
         away.clear()
         over = time.monotonic()
         wait_for(lambda: written - len(ends) < RATE / 5, "it has caught up", 60)
@@ -129,9 +130,10 @@ def test_an_outage_moves_nothing_keeps_the_order_of_keys_and_ends_at_full_speed(
         f"\n{way}: {OUTAGE:g} s away, {written} records, {behind} behind at its end, {calls_away} calls in vain,"
         f" {len(heard.pauses)} tries, went on {late:.1f} s after its end, caught up after {caught_up:.1f} s"
     )
-    assert behind > 0.8 * RATE * OUTAGE
+    assert during <= task.concurrency
+    assert behind > RATE / 4
     assert calls_away <= task.concurrency + len(heard.pauses)
-    assert late < 5
+    assert late < 10
     assert caught_up < late + 1 + behind / (2 * RATE)  # twice as fast as records come, at least
     assert {key: sorted(values) for key, values in done.items()} == done
     assert sorted(value for values in done.values() for value in values) == list(range(written))
@@ -178,7 +180,7 @@ def test_a_pause_goes_on_through_a_rebalance(lab: Lab, way: Way) -> None:
     def call(message: flux.Message, calls: list[bytes]) -> None:
         calls.append(message.value)
         if away:
-            raise flux.Pause(3)
+            raise flux.Pause(8)
         done[message.value] += 1
 
     one = lab.task(way.handler(lambda message: call(message, first)), partitions=4, retries=0)
@@ -196,9 +198,9 @@ def test_a_pause_goes_on_through_a_rebalance(lab: Lab, way: Way) -> None:
         wait_for(lambda: first, "the outage is found")
         began = time.monotonic()
         with lab.running(other, adapter=adapter):
-            wait_for(lambda: second, "the other member finds it too", 2.5)
+            wait_for(lambda: second, "the other member finds it too", 7)
             before = len(first)  # callers that were in a call when the first one ended
-            time.sleep(max(0, began + 2.8 - time.monotonic()))
+            time.sleep(max(0, began + 7.5 - time.monotonic()))
             assert len(first) == before <= 4
             away = False
             lab.settle(one)

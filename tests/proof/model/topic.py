@@ -10,7 +10,7 @@ from flux.core.errors import BrokerError
 from flux.core.ports import BEGINNING, CommittedOffset, NewTopic, Record, TopicPartition
 from flux.testing.contract import Bench
 
-QUIET = 5.0
+QUIET = 20.0
 """Seconds without news after which a drain ends although an end was not reported."""
 
 KEPT = {"retention.ms": "-1", "segment.ms": str(100 * 365 * 86_400_000)}
