@@ -113,6 +113,12 @@ def test_too_much_is_a_problem_in_the_shortest_piece() -> None:
     assert "301" in problem
 
 
+@pytest.mark.parametrize(("seconds", "problems"), [(7, 0), (60, 2)])
+def test_latencies_are_judged_once_the_worker_has_caught_up(seconds: int, problems: int) -> None:
+    late = samples(lambda each, chance: attrs.evolve(each, p50=6000.0, p99=6000.0), seconds=seconds)
+    assert len(judge(late)[0]) == problems
+
+
 def test_a_short_piece_decides_no_slope_and_says_so() -> None:
     problems, rows = judge(samples(LEAKS["memory"], seconds=60))
     assert problems == []
