@@ -15,6 +15,7 @@ from flux.core.engine.forwards import ErrorHeaders
 from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks
 from flux.core.limits.failure_rate import FailureRate
+from flux.core.limits.name_limits import NameOf
 from flux.core.message import Message
 from flux.core.stage import Naming
 from flux.core.type_variables import R, V
@@ -40,8 +41,11 @@ class Settings(TypedDict, total=False):
     in_place_wait: Seconds
     give_up_after: Seconds | None
     concurrency: int
+    concurrency_key: NameOf | None
+    concurrency_per_key: int
     rate_limit: float | None
     rate_limit_scope: Literal["process", "group"]
+    rate_limit_key: NameOf | None
     timeout: Seconds | None
     middleware: Sequence[Middleware]
     ordering: Literal["key", "partition", "none"]

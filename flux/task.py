@@ -94,10 +94,17 @@ class Task(Generic[V]):
 
     concurrency: int = 10
     """Calls in flight per process, all stages together."""
+    concurrency_key: ClassVar[Any] = None  # a function, as `deserializer`
+    """message -> a name, such as a tenant's: at most `concurrency_per_key` calls are in flight for one name and
+    process, and records of other names pass by. Called once per record, before the value is decoded, so it must be
+    quick; None as a name: no limit."""
+    concurrency_per_key: int = 1
     rate_limit: float | None = None
     """Calls per second in each process, all stages together, evenly spaced."""
     rate_limit_scope: Literal["process", "group"] = "process"
     """With "group" the limit is the whole group's: each process takes the share of the partitions that it owns."""
+    rate_limit_key: ClassVar[Any] = None
+    """message -> a name, likewise: `rate_limit` is then that of each name."""
     timeout: Seconds | None = None
     """Time limit of a call. An async call is then cancelled, and fails with TimeoutError; a blocking one cannot be
     ended: the log names it, with its stack."""

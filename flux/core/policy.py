@@ -15,6 +15,7 @@ from flux.core.engine.verdicts import Move, Rules, Verdict
 from flux.core.error_text import error_name
 from flux.core.errors import ConfigurationError
 from flux.core.limits.failure_rate import FailureRate
+from flux.core.limits.name_limits import NameOf
 from flux.core.stage import Stage, Stages
 from flux.core.validation import (
     LONGEST,
@@ -71,6 +72,11 @@ class Policy:
     rate_limit: float | None = None
     """Calls per second of all stages together."""
     rate_limit_scope: Literal["process", "group"] = "process"
+    rate_limit_key: NameOf | None = None
+    """Gives the name for which `rate_limit` counts; None: for all calls together."""
+    concurrency_key: NameOf | None = None
+    concurrency_per_key: int = 1
+    """Calls in flight for one name of `concurrency_key`."""
     pause_when: FailureRate | None = None
     """From which share of failures on the task pauses; None: none."""
     timeout: float | None = attrs.field(default=None, converter=seconds)
@@ -104,6 +110,7 @@ class Policy:
             check_choice(name, value, kinds)
         for name, number, least, most in (
             ("concurrency", self.concurrency, 1, MOST_CALLS),
+            ("concurrency_per_key", self.concurrency_per_key, 1, MOST_CALLS),
             ("offset_commit_threshold", self.commit_threshold, 1, MOST),
             ("max_waiting", self.max_waiting, 1, MOST),
             ("max_waiting_bytes", self.max_waiting_bytes, 1, MOST),
@@ -127,6 +134,7 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
+        self._check_names()
         if self.rate_limit_scope == "group" and self.rate_limit is None:
             raise ConfigurationError("rate_limit_scope = 'group': set rate_limit, the group's calls a second")
         if self.pause_when is not None:
@@ -168,3 +176,16 @@ class Policy:
                         f"{name} names {error_name(cls)}, which is a failure of the process and never of a record:"
                         " take it out"
                     )
+
+    def _check_names(self) -> None:
+        for name, function in (("rate_limit_key", self.rate_limit_key), ("concurrency_key", self.concurrency_key)):
+            if function is None:
+                continue
+            if not callable(function) or inspect.iscoroutinefunction(function):
+                raise ConfigurationError(f"{name} = {shown(function)}: give a plain function of the message, or None")
+            if self.batch is not None:
+                raise ConfigurationError(f"{name} is for single records: a batch has those of many names; take it out")
+        if self.rate_limit_key is not None and self.rate_limit is None:
+            raise ConfigurationError("rate_limit_key: set rate_limit, the calls a second for each name")
+        if self.concurrency_key is None and self.concurrency_per_key != 1:
+            raise ConfigurationError("concurrency_per_key: set concurrency_key, which gives the name for a record")

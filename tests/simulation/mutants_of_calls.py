@@ -20,7 +20,9 @@ from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
 from flux.core.limits import call_limits
-from flux.core.limits.call_limits import UNBOUNDED, CallLimits, CircuitBreaker, RateLimit
+from flux.core.limits.call_limits import CallLimits
+from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
 from flux.core.message import Message
 from flux.producing.produced import Produced, Scopes
 from flux.producing.registry import PRODUCERS

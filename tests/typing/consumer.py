@@ -135,6 +135,10 @@ def minutes(stage: int) -> float:
     return stage * 60.0
 
 
+def tenant(message: flux.Message) -> bytes | None:
+    return message.headers.get("tenant")
+
+
 class Billing(flux.Task):
     topic = "orders"
     group_id = "billing"
@@ -151,6 +155,9 @@ class Billing(flux.Task):
     concurrency = 4
     rate_limit = 100
     rate_limit_scope = "group"
+    rate_limit_key = staticmethod(tenant)
+    concurrency_key = tenant
+    concurrency_per_key = 2
     timeout = 30
     middleware = (timed,)
     ordering = "partition"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
+from flux.core.engine.commands import Level
 from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import DueTimes, whole_ms
+from flux.core.engine.held_back import HeldBack
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.ordering import Queues
 from flux.core.limits.call_limits import CallLimits
@@ -29,6 +31,7 @@ class Common:
         "commits",
         "due_times",
         "epoch",
+        "held_back",
         "key_queues",
         "log_events",
         "policy",
@@ -45,8 +48,12 @@ class Common:
         self.log_events = LogEvents()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
         self.due_times = DueTimes(policy, stage, self.log_events)
+        self.held_back = HeldBack(call_limits.by_name, self._name_failed) if call_limits.by_name else None
+        """What limits by name hold back; None: there are none."""
         self.key_queues: Queues = (
-            KeyQueues(policy.ordering) if policy.batch is None else Batches(policy.batch, policy.ordering)
+            KeyQueues(policy.ordering, self.held_back)
+            if policy.batch is None
+            else Batches(policy.batch, policy.ordering)
         )
         self.batch = BATCH
         self.stopping = False
@@ -56,6 +63,9 @@ class Common:
     def wall_ms(self, now: float) -> int:
         """The wall clock's time in milliseconds since the epoch."""
         return whole_ms(now + self.epoch)
+
+    def _name_failed(self, text: str) -> None:
+        self.log_events.add(Level.ERROR, text, kind="name")
 
     def begins(self, assignment: Assignment) -> bool:
         """Whether new calls may start for a partition."""

@@ -128,6 +128,7 @@ class Deadlines:
             or len(self._dispatch.work.delay_queue)
             or self._partitions.resets
             or self.available(now)
+            or self._common.held_back
             or any(not forwards.has(entry) for entry in self._open())
         )
 

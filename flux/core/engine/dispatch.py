@@ -49,6 +49,8 @@ class Dispatch:
         if policy.batch is not None:
             return self._take_batch(policy.batch.most, now)
         chunk = min(self.dispatch_mode.chunk, most)
+        if self._common.held_back is not None:
+            return self._take_by_name(chunk, now)
         few = self._common.call_limits.limited and most < _FEW
         spread = few or (self.dispatch_mode.slow and policy.concurrency > 1)
         if spread and not self._main:
@@ -62,6 +64,16 @@ class Dispatch:
             if spread or not (entries or work.release_due(now, self._common.batch)):
                 break
         return self._start(KeyQueueRun(entries, now), now) if entries else None
+
+    def _take_by_name(self, most: int, now: float) -> Run | None:
+        """As `take`, with limits by name: they look at each record, so all become entries."""
+        work, key_queues = self.work, self._common.key_queues
+        while True:
+            entries = key_queues.take(most, now)
+            if entries:
+                return self._start(KeyQueueRun(entries, now), now)
+            if not (work.split_any() or work.release_due(now, self._common.batch)):
+                return None
 
     def _take_batch(self, most: int, now: float) -> Run | None:
         """The next batch that is full or has waited; entries in key queues come before slices."""
@@ -186,6 +198,9 @@ class Dispatch:
     def _end(self, run: Run) -> None:
         self.settle(run)
         self.running.pop(run, None)
+        if self._common.held_back is not None:
+            for entry in (run.entries or ())[run.marked :]:
+                self._common.held_back.ended(entry, called=False)
         for assignment in run.assignments():
             assignment.running.pop(run, None)
 

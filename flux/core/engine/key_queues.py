@@ -13,82 +13,44 @@ Most records are never queued here: a run that one caller processes completely k
 from __future__ import annotations
 
 from collections import deque
-from itertools import takewhile
 from typing import Any
 
 from flux.core.engine.assignment import Assignment, Phase
+from flux.core.engine.held_back import HeldBack
+from flux.core.engine.key_queue import Claim, KeyQueue
 from flux.core.engine.ordering import Ordering, key_queue_name
 from flux.core.engine.slices import Entry, Slice
 
 
-class KeyQueue:
-    """The records of one key (or partition) that wait for the one that is ready or running."""
-
-    __slots__ = ("assignment", "busy", "holds", "name", "queue")
-
-    def __init__(self, assignment: Assignment, name: Any, busy: bool) -> None:
-        self.assignment = assignment
-        self.name = name
-        self.queue: deque[Entry] = deque()
-        self.busy = busy
-        self.holds = 0
-
-    def insert(self, entry: Entry) -> None:
-        """Puts an entry that was taken back in order."""
-        before = takewhile(lambda other: _place(other) < _place(entry), self.queue)
-        self.queue.insert(sum(1 for _ in before), entry)
-
-    def is_led_by_earlier(self, entry: Entry) -> bool:
-        """Whether the queue begins with an earlier record that is retried in place."""
-        return bool(self.queue and self.queue[0].tries and _place(self.queue[0]) < _place(entry))
-
-
-class Claim:
-    """The keys of records that one caller processes in order. A key that no other record waits for has this claim
-    instead of a key queue."""
-
-    __slots__ = ("assignment", "indices", "last", "names", "stop")
-    queue = ()
-
-    def __init__(self, assignment: Assignment) -> None:
-        self.assignment = assignment
-        self.indices: list[int] = []
-        """The claimed records' indices in their slice."""
-        self.names: list[Any] = []
-        """The names of their key queues; None: the record has no order."""
-        self.last: dict[Any, int] = {}
-        """By name, the last claimed record."""
-        self.stop = 0
-        """The end of the records in the slice that were looked at."""
-
-
 class KeyQueues:
-    """All key queues of one stage, over its partitions."""
+    """All key queues of one stage, over its partitions. `held_back`: what limits by name hold back; None: there are
+    none."""
 
-    __slots__ = ("_aside", "_key_queues", "_ordering", "_ready")
+    __slots__ = ("_aside", "_held_back", "_key_queues", "_ordering", "_ready")
 
-    def __init__(self, ordering: Ordering) -> None:
+    def __init__(self, ordering: Ordering, held_back: HeldBack | None = None) -> None:
         self._ordering = ordering
+        self._held_back = held_back
         self._key_queues: dict[Any, KeyQueue | Claim] = {}
         self._ready: deque[Entry] = deque()
         self._aside: list[Entry] = []
 
     def __bool__(self) -> bool:
         """Whether any entry or key may be queued or taken: cheaper than `len`."""
-        return bool(self._key_queues or self._ready or self._aside)
+        return bool(self._key_queues or self._ready or self._aside or self._held_back)
 
     def __len__(self) -> int:
         """Entries that have not been taken."""
         behind = sum(len(key_queue.queue) for key_queue in self._key_queues.values())
-        return len(self._ready) + len(self._aside) + behind
+        return len(self._ready) + len(self._aside) + behind + (len(self._held_back) if self._held_back else 0)
 
     def ready(self, now: float) -> int:
         """Number of entries whose order allows a call now."""
-        return len(self._ready)
+        return len(self._ready) + (self._held_back.ready(now) if self._held_back else 0)
 
     def deadline(self) -> float | None:
-        """None: what can be taken does not depend on time."""
-        return None
+        """When the first entry may start that waits for time only."""
+        return self._held_back.deadline() if self._held_back else None
 
     def add(self, entry: Entry) -> None:
         """Appends `entry` to its key queue."""
@@ -127,25 +89,29 @@ class KeyQueues:
         """Takes up to `most` entries that one caller runs in this order. An entry that its partition's metadata has no
         room for is set aside until `retry_aside`."""
         taken: list[Entry] = []
-        ready = self._ready
+        ready, held_back = self._ready, self._held_back
+        if held_back:
+            ready.extendleft(reversed(held_back.open(now, most)))
         while ready and len(taken) < most:
             entry = ready.popleft()
             assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
             assert assignment.phase is Phase.WORKING
             assert offset_tracker is not None
             others = assignment.in_flight + len(assignment.open)
-            if offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.committable):
+            if not (offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.committable)):
+                self._aside.append(entry)
+            elif held_back is None or held_back.admits(entry, now):
                 assignment.in_flight += 1
                 taken.append(entry)
-            else:
-                self._aside.append(entry)
         return taken
 
     def give_back(self, entries: list[Entry]) -> None:
         """Puts back entries that were taken and not started."""
         for entry in entries:
             entry.assignment.in_flight -= 1
-        self._put_back(entries)
+            if self._held_back is not None:
+                self._held_back.ended(entry, called=False)
+        self._put_back([entry for entry in entries if entry.assignment.phase is Phase.WORKING])
 
     def retry_aside(self) -> None:
         """A committable offset has moved: entries that were set aside may fit now."""
@@ -157,6 +123,8 @@ class KeyQueues:
         """The call of `entry` has ended; the next entry of its key queue is ready unless that is held."""
         entry.assignment.in_key_queues -= 1
         entry.assignment.in_flight -= 1
+        if self._held_back is not None:
+            self._held_back.ended(entry)
         if entry.key_queue is not None:
             self._free(entry.key_queue)
 
@@ -167,7 +135,8 @@ class KeyQueues:
         if key_queue is None:
             return
         key_queue.holds += 1
-        for takeable in (self._ready, self._aside):
+        waiting = self._held_back.take(key_queue) if self._held_back else []
+        for takeable in (self._ready, self._aside, waiting):
             for other in [other for other in takeable if other.key_queue is key_queue]:
                 takeable.remove(other)
                 key_queue.queue.appendleft(other)
@@ -187,6 +156,8 @@ class KeyQueues:
             del self._key_queues[name]
         self._ready = deque(entry for entry in self._ready if entry.assignment is not assignment)
         self._aside = [entry for entry in self._aside if entry.assignment is not assignment]
+        if self._held_back:
+            self._held_back.drop(assignment)
 
     def claim(self, assignment: Assignment, piece: Slice, most: int) -> Claim:
         """Claims the keys of up to `most` records of a slice, in order, for one caller. A record whose key is taken
@@ -290,8 +261,3 @@ class KeyQueues:
             self._ready.append(key_queue.queue.popleft())
         else:
             del self._key_queues[key_queue.name]
-
-
-def _place(entry: Entry) -> tuple[int, int]:
-    """(due time, offset): the order within a partition."""
-    return entry.due, entry.offset

@@ -81,6 +81,15 @@ class QueuedWork:
             message = Message.of(record, record.value(), parsed) if piece.messages is None else piece.messages[index]
             key_queues.add(piece.entry(assignment, index, message))
 
+    def split_any(self) -> bool:
+        """As `split`, for the next partition that may have more entries. Returns whether there was one."""
+        for _ in range(len(self.backlogs)):
+            if self.may_split(self.backlogs.next):
+                self.split()
+                return True
+            self.backlogs.pass_on()
+        return False
+
     def release_due(self, now: float, most: int) -> bool:
         """Moves due records of one partition without a backlog into its backlog: with one, later records could be due
         before it. Returns whether there were any."""
@@ -106,11 +115,8 @@ class QueuedWork:
     def available(self, now: float) -> int:
         """About how many callers could get records now."""
         due = self.delay_queue.next_due
-        return (
-            self._common.key_queues.ready(now)
-            + len(self.backlogs)
-            + (due is not None and due <= self._common.wall_ms(now))
-        )
+        slices = len(self.backlogs) if self._common.held_back is None else sum(map(self.may_split, self.backlogs))
+        return self._common.key_queues.ready(now) + slices + (due is not None and due <= self._common.wall_ms(now))
 
     @property
     def paused(self) -> bool:

@@ -192,7 +192,7 @@ class KeyQueueRun(Run):
             for assignment in before:
                 if assignment not in left:
                     assignment.running.pop(self, None)
-            key_queues.give_back([entry for entry in rest if entry.assignment.phase is Phase.WORKING])
+            key_queues.give_back(rest)
         return None
 
     def hold_back(self, index: int, message: Message, key_queues: Queues) -> Entry | None:

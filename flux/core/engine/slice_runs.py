@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from flux.core.engine.assignment import Assignment, Phase
-from flux.core.engine.key_queues import Claim, KeyQueues
+from flux.core.engine.key_queue import Claim
+from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.ordering import Queues
 from flux.core.engine.runs import NotedFailures, OneCall, Run
 from flux.core.engine.slices import Entry, Slice

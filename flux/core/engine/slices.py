@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Entry:
     """One record that is tracked individually, because its run was split or it waits."""
 
-    __slots__ = ("assignment", "due", "end", "key_queue", "message", "offset", "since", "tries", "waits")
+    __slots__ = ("assignment", "due", "end", "key_queue", "message", "names", "offset", "since", "tries", "waits")
 
     def __init__(self, assignment: Assignment, message: Message, offset: int, end: int) -> None:
         self.assignment = assignment
@@ -24,6 +24,8 @@ class Entry:
         self.end = end
         """The offset of the next record that was delivered: this one owns [offset, end)."""
         self.key_queue: Any = None
+        self.names: Sequence[str | None] | None = None
+        """Its names for the limits by name; None: not asked for yet."""
         self.due = 0
         """Milliseconds since the epoch."""
         self.since = 0.0

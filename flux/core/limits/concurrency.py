@@ -1,8 +1,11 @@
-"""Limits the calls in flight in this process over all stages of a task. Retry stages cannot starve the main stage."""
+"""Limits the calls in flight in this process over all stages of a task, in all and by name. Retry stages cannot starve
+the main stage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from flux.core.limits.name_limits import NameOf, Watcher
 
 
 class ConcurrencyLimit:
@@ -59,3 +62,33 @@ class ConcurrencyLimit:
     def _enqueue(self, stage: int) -> None:
         if stage not in self._waiting:
             self._waiting.append(stage)
+
+
+class ConcurrencyByName:
+    """At most `most` calls at once for each name."""
+
+    __slots__ = ("_calls", "_most", "name_of", "watchers")
+    setting = "concurrency_key"
+
+    def __init__(self, most: int, name_of: NameOf) -> None:
+        self.name_of = name_of
+        self.watchers: list[Watcher] = []
+        self._most = most
+        self._calls: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Number of names in memory."""
+        return len(self._calls)
+
+    def opens_at(self, name: str, now: float) -> float | None:
+        return now if self._calls.get(name, 0) < self._most else None
+
+    def started(self, name: str, call: object, now: float) -> None:
+        self._calls[name] = self._calls.get(name, 0) + 1
+
+    def ended(self, name: str, call: object, called: bool) -> None:
+        left = self._calls[name] = self._calls[name] - 1
+        if not left:
+            del self._calls[name]
+        for watcher in self.watchers:
+            watcher.freed(self, name)

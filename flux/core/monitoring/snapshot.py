@@ -14,7 +14,7 @@ from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import cause_of, error_name
-from flux.core.limits.call_limits import CircuitBreaker
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
 
 

@@ -152,6 +152,22 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
         ({"pause_when": 0.5}, "pause_when = 0.5: give flux.FailureRate(…) or None"),
         ({"pause_when": FailureRate(2)}, "pause_when: share = 2: give more than 0, at most 1"),
         ({"rate_limit_scope": "group"}, "rate_limit_scope = 'group': set rate_limit, the group's calls a second"),
+        (
+            {"rate_limit_key": str},
+            "rate_limit_key: set rate_limit, the calls a second for each name",
+        ),
+        (
+            {"rate_limit": 5, "rate_limit_key": "tenant"},
+            "rate_limit_key = 'tenant': give a plain function of the message, or None",
+        ),
+        (
+            {"concurrency_key": str, "batch": OpenBatch()},
+            "concurrency_key is for single records: a batch has those of many names; take it out",
+        ),
+        (
+            {"concurrency_per_key": 2},
+            "concurrency_per_key: set concurrency_key, which gives the name for a record",
+        ),
         ({"rate_limit_scope": "all"}, "rate_limit_scope = 'all': give one of process, group"),
         ({"rate_limit": 0}, "rate_limit = 0: give calls a second, more than 1e-06, at most 1000000000, or None"),
         ({"give_up_after": 0}, "give_up_after = 0: give seconds, more than 0, at most 3153600000, or None"),
@@ -179,3 +195,7 @@ def test_a_refused_setting_is_shown_with_what_helps(settings: dict[str, Any], te
     with pytest.raises(ConfigurationError) as caught:
         policy(**settings).check()
     assert str(caught.value) == text
+
+
+def test_names_for_limits_are_accepted() -> None:
+    policy(rate_limit=5, rate_limit_key=str, concurrency_key=str, concurrency_per_key=3).check()

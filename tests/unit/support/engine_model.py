@@ -22,12 +22,17 @@ from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.dispatch_mode import CHECK_INTERVAL
+from flux.core.message import Message
 from flux.core.ports import Batch, CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Role
 from unit.support.engine_support import AWAY, DAY, DENIED, STAGES, T0, TOO_LARGE, FakeRecord, message_at, policy
 
 UNKNOWN = BrokerError("no such topic", Fault.UNKNOWN_TOPIC)
 Place = tuple[TopicPartition, int]
+
+
+def name_of(message: Message) -> str:
+    return str(message.offset % 3)
 
 
 @attrs.define(eq=False)
@@ -70,8 +75,10 @@ class World:
         records: int = 40,
         max_metadata: int = 4095,
         in_place: bool = False,
+        named: bool = False,
     ) -> None:
-        """`in_place`: calls may find outages, and are tried again in place; there may be a rate."""
+        """`in_place`: calls may find outages, and are tried again in place; there may be a rate. `named`: there are
+        limits by name."""
         self.random = rng = random.Random(seed)
         self.stage = STAGES[stage]
         self.ordering = ordering
@@ -117,6 +124,14 @@ class World:
                 in_place_retries=0 if self.stage.role is Role.DEAD else rng.choice((1, 3)),
                 in_place_wait=rng.choice((0.0, 0.2, 4.0)),
                 rate_limit=rng.choice((None, None, 20)),
+            )
+        if named:
+            self.policy = attrs.evolve(
+                self.policy,
+                concurrency_key=rng.choice((None, name_of)),
+                concurrency_per_key=rng.choice((1, 2)),
+                rate_limit=rng.choice((2, 20)),
+                rate_limit_key=rng.choice((lambda message: message.key, name_of)),
             )
         self.engine = Engine(self.policy, self.stage)
 
@@ -301,6 +316,12 @@ class World:
                     first = (its_due, other_offset) < (due, offset) and its_poll <= polled
                     assert not first, f"{place} overtakes {other_offset}"
         self.running.add((place, gen))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if self.policy.concurrency_key is not None:
+            names = Counter(offset % 3 for (_, offset), _ in self.running)
+            assert max(names.values()) <= self.policy.concurrency_per_key, f"too many at once: {names}"
 
     def _fails(self, place: Place, gen: int) -> None:
         self.failed_in[place] = gen

@@ -174,6 +174,15 @@ def test_a_run_passes_the_time_that_a_rate_takes(flux_kit: Kit, mailing: Any) ->
     assert [at for _, _, at in mailing.calls] == pytest.approx([0, 0.5, 1, 1.5], abs=0.02)
 
 
+def test_a_run_lets_others_pass_a_name_that_is_at_its_rate(flux_kit: Kit, mailing: Any) -> None:
+    mailing.rate_limit = 2
+    mailing.rate_limit_key = lambda message: message.value[:1]
+    produce(flux_kit, b"a1", b"a2", b"a3", b"b1", b"b2")
+    assert flux_kit.run(mailing).done == 5
+    assert [value for value, _, _ in mailing.calls] == [b"a1", b"b1", b"a2", b"b2", b"a3"]
+    assert [at for _, _, at in mailing.calls] == pytest.approx([0, 0, 0.5, 0.5, 1], abs=0.02)
+
+
 def test_an_async_call_that_takes_too_long_fails(flux_kit: Kit) -> None:
     class Slow(flux.Task):
         topic = "mails"

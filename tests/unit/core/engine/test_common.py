@@ -78,3 +78,13 @@ def test_no_call_starts_for_a_partition_that_is_revoked_or_after_a_stop() -> Non
     assert not shared.begins(owner)
     shared.stopping = True
     assert not shared.begins(assignment())
+
+
+def test_limits_by_name_have_a_place_for_what_they_hold_back() -> None:
+    assert common().held_back is None
+    settings = policy(concurrency_key=lambda message: 1 / 0)
+    shared = Common(settings, STAGES[0], CallLimits.of(settings))
+    assert shared.held_back is not None
+    assert shared.held_back.admits(entry(assignment(), 0), T0)
+    [event] = shared.log_events.take()
+    assert event.text.startswith("concurrency_key failed with ZeroDivisionError")

@@ -12,7 +12,7 @@ from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
 from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import Batch
-from unit.support.engine_support import P0, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
+from unit.support.engine_support import P0, P1, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -186,3 +186,21 @@ def test_an_entry_has_its_records_value_and_the_time_of_its_delivery() -> None:
     assert len(work) == 2
     [first] = shared.key_queues.take(1, T0)
     assert (first.message.value, first.message.stage, first.since) == (b"v", 0, T0)
+
+
+def test_any_slice_of_a_partition_with_room_becomes_entries() -> None:
+    work, full, free = QueuedWork(Common(policy(), STAGES[0], CallLimits())), assignment(), assignment(partition=P1)
+    for owner in (full, free):
+        work.delivered([Batch(owner.partition, [record(0, partition=owner.partition)])], {owner.partition: owner}, T0)
+    full.in_key_queues = FULL
+    assert (work.split_any(), free.in_key_queues, full.backlogged) == (True, 1, 1)
+    assert not work.split_any()
+
+
+def test_with_limits_by_name_a_partition_without_room_offers_no_call() -> None:
+    settings = policy(concurrency_key=lambda message: message.key)
+    work, owner = QueuedWork(Common(settings, STAGES[0], CallLimits.of(settings))), assignment()
+    work.delivered([Batch(P0, [record(0)])], {P0: owner}, T0)
+    assert work.available(T0) == 1
+    owner.in_key_queues = FULL
+    assert work.available(T0) == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.core.limits.concurrency import ConcurrencyLimit
+from flux.core.limits.concurrency import ConcurrencyByName, ConcurrencyLimit
 
 
 def test_no_more_than_the_total() -> None:
@@ -168,3 +168,32 @@ def test_a_stage_gets_what_those_that_were_refused_before_it_leave(total: int, m
             refused = [each for each in refused if each != stage]
         assert concurrency_limit.used == held.total()
         assert concurrency_limit.awaited is (bool(refused) and held.total() < total)
+
+
+class Freed:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def freed(self, limit: object, name: str) -> None:
+        self.names.append(name)
+
+
+def test_so_many_calls_at_once_for_each_name() -> None:
+    limit, watcher = ConcurrencyByName(2, lambda message: message.key), Freed()
+    limit.watchers.append(watcher)
+    first, second = object(), object()
+    limit.started("a", first, 0.0)
+    assert limit.opens_at("a", 0.0) == 0.0
+    limit.started("a", second, 0.0)
+    assert limit.opens_at("a", 0.0) is None
+    assert limit.opens_at("b", 0.0) == 0.0
+    limit.ended("a", first, True)
+    assert (limit.opens_at("a", 1.0), watcher.names) == (1.0, ["a"])
+
+
+def test_a_name_without_a_call_is_forgotten() -> None:
+    limit, call = ConcurrencyByName(2, lambda message: message.key), object()
+    limit.started("a", call, 0.0)
+    assert len(limit) == 1
+    limit.ended("a", call, False)
+    assert len(limit) == 0

@@ -11,7 +11,7 @@ from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import Detail
 from flux.core.engine.verdicts import Pause, Rules
 from flux.core.flux_headers import DUE
-from flux.core.limits.call_limits import CircuitBreaker
+from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.monitoring.report import Call, Open, Paused, StageReport
 from flux.core.monitoring.snapshot import Snapshot, pause_of
 from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, TOO_LARGE, Driver

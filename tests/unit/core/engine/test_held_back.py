@@ -1,0 +1,205 @@
+"""Entries that wait for their name's limit: which may go on, in which order, and what is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux.core.engine.held_back import HeldBack
+from flux.core.engine.slices import Entry
+from flux.core.limits.concurrency import ConcurrencyByName
+from flux.core.limits.name_limits import NameOf
+from flux.core.limits.rate_limit import RateByName
+from flux.core.message import Message
+from unit.support.engine_support import P1, assignment, entry
+
+
+def by_key(message: Message) -> bytes | None:
+    return message.key
+
+
+class Lab:
+    def __init__(self, rate: float | None = None, calls: int = 1, name_of: NameOf = by_key) -> None:
+        self.failed: list[str] = []
+        self.rates = RateByName(rate, name_of)
+        self.calls = ConcurrencyByName(calls, name_of)
+        self.held_back = HeldBack((self.rates, self.calls), self.failed.append)
+        self.owner = assignment()
+
+    def entries(self, *keys: bytes | None) -> list[Entry]:
+        return [entry(self.owner, offset, key) for offset, key in enumerate(keys)]
+
+    def admitted(self, *entries: Entry, now: float = 0.0) -> list[int]:
+        return [each.offset for each in entries if self.held_back.admits(each, now)]
+
+    def reopened(self, now: float, most: int = 9) -> list[int]:
+        return self.admitted(*self.held_back.open(now, most), now=now)
+
+
+def test_those_that_wait_go_on_in_the_order_in_which_they_came() -> None:
+    lab = Lab()
+    first, *others = lab.entries(b"a", b"a", b"a")
+    assert lab.admitted(first, *others) == [0]
+    assert (len(lab.held_back), bool(lab.held_back), lab.held_back.ready(0.0)) == (2, True, 0)
+    lab.held_back.ended(first)
+    assert lab.held_back.ready(0.0) == 1
+    assert lab.reopened(0.0) == [1]
+    lab.held_back.ended(others[0])
+    assert lab.reopened(0.0) == [2]
+    assert not lab.held_back
+
+
+def test_a_newcomer_waits_behind_those_of_its_name() -> None:
+    lab = Lab()
+    first, second, newcomer = lab.entries(b"a", b"a", b"a")
+    assert lab.admitted(first, second) == [0]
+    lab.held_back.ended(first)
+    assert lab.admitted(newcomer) == []
+    assert lab.reopened(0.0) == [1]
+
+
+def test_a_name_with_room_for_several_gets_them_one_after_the_other() -> None:
+    lab = Lab(calls=2)
+    entries = lab.entries(b"a", b"a", b"a", b"a")
+    assert lab.admitted(*entries) == [0, 1]
+    for each in entries[:2]:
+        lab.held_back.ended(each)
+    assert [lab.reopened(0.0), lab.reopened(0.0), lab.reopened(0.0)] == [[2], [3], []]
+
+
+def test_a_rate_opens_with_time_and_says_when() -> None:
+    lab = Lab(rate=2, calls=9)
+    entries = lab.entries(b"a", b"a", b"b")
+    assert lab.admitted(*entries, now=100.0) == [0, 2]
+    deadline = lab.held_back.deadline() or 0.0
+    assert deadline == pytest.approx(100.49, abs=0.011)
+    assert lab.reopened(100.4) == []
+    assert lab.held_back.ready(deadline) == 1
+    assert lab.reopened(deadline) == [1]
+    assert lab.held_back.deadline() is None
+
+
+def test_no_more_are_opened_than_wanted() -> None:
+    lab = Lab()
+    entries = lab.entries(b"a", b"b", b"a", b"b")
+    assert lab.admitted(*entries) == [0, 1]
+    for each in entries[:2]:
+        lab.held_back.ended(each)
+    assert lab.reopened(0.0, most=1) == [2]
+    assert lab.reopened(0.0, most=1) == [3]
+
+
+def test_an_entry_that_was_opened_and_not_asked_for_lets_the_next_one_go() -> None:
+    lab = Lab()
+    first, second, third = lab.entries(b"a", b"a", b"a")
+    lab.admitted(first, second, third)
+    lab.held_back.ended(first)
+    assert lab.held_back.open(0.0, 9) == [second]  # and the metadata had no room for it
+    assert lab.reopened(0.0) == [2]
+    assert lab.admitted(second) == []
+
+
+def test_one_that_another_limit_refuses_then_waits_for_that_one() -> None:
+    lab = Lab(rate=2)
+    first, second = lab.entries(b"a", b"a")
+    assert lab.admitted(first, second, now=100.0) == [0]
+    assert lab.reopened(101.0) == []
+    assert lab.held_back.deadline() is None
+    lab.held_back.ended(first)
+    assert lab.reopened(101.0) == [1]
+
+
+def test_two_that_wait_for_each_others_limit_both_go_on() -> None:
+    lab = Lab(rate=2, calls=1)
+    entries = lab.entries(*[b"a"] * 6)
+    done, now = lab.admitted(*entries, now=100.0), 100.0
+    running = [entries[0]]
+    while len(done) < 6 and now < 200:
+        now += 0.3
+        for each in running:
+            lab.held_back.ended(each)
+        running = [each for each in lab.held_back.open(now, 9) if lab.held_back.admits(each, now)]
+        done += [each.offset for each in running]
+    assert done == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_entry_without_a_name_never_waits() -> None:
+    lab = Lab()
+    assert lab.admitted(*lab.entries(None, None, b"a", None)) == [0, 1, 2, 3]
+    assert len(lab.calls) == 1
+
+
+def test_a_name_is_asked_for_once() -> None:
+    asked: list[int] = []
+
+    def name_of(message: Message) -> str:
+        asked.append(message.offset)
+        return "a"
+
+    lab = Lab(name_of=name_of)
+    first, second = lab.entries(b"a", b"a")
+    lab.admitted(first, second)
+    lab.held_back.ended(first)
+    lab.reopened(0.0)
+    assert asked == [0, 0, 1, 1]  # two limits
+
+
+def test_a_function_that_fails_gives_no_name_and_is_reported() -> None:
+    def name_of(message: Message) -> str:
+        raise LookupError("no tenant")
+
+    lab = Lab(name_of=name_of)
+    assert lab.admitted(*lab.entries(b"a", b"a")) == [0, 1]
+    assert lab.failed[0] == "rate_limit_key failed with LookupError: no tenant: such a record counts for no name"
+
+
+def test_an_interrupt_in_such_a_function_is_none_of_its_failures() -> None:
+    def name_of(message: Message) -> str:
+        raise KeyboardInterrupt
+
+    lab = Lab(name_of=name_of)
+    with pytest.raises(KeyboardInterrupt):
+        lab.admitted(*lab.entries(b"a"))
+
+
+def test_the_end_of_a_call_counts_once() -> None:
+    lab = Lab()
+    first, second = lab.entries(b"a", b"a")
+    lab.admitted(first)
+    lab.held_back.ended(first)
+    lab.held_back.ended(first)
+    lab.held_back.ended(second)
+    assert lab.admitted(second) == [1]
+
+
+def test_what_waits_for_a_partition_that_is_gone_is_forgotten() -> None:
+    lab = Lab(rate=2, calls=9)
+    first, second, third = lab.entries(b"a", b"a", b"b")
+    other = entry(assignment(partition=P1), 7, b"a")
+    lab.admitted(first, second, other, third, now=100.0)
+    lab.held_back.drop(lab.owner)
+    assert len(lab.held_back) == 1
+    assert lab.reopened(101.0) == [7]
+    lab.admitted(second, now=101.0)
+    lab.held_back.drop(lab.owner)
+    assert (len(lab.held_back), lab.held_back.deadline(), lab.held_back.ready(999.0)) == (0, None, 0)
+    assert lab.held_back.open(999.0, 9) == []
+
+
+def test_a_name_whose_entry_has_gone_since_it_was_freed_opens_nothing() -> None:
+    lab = Lab()
+    first, second = lab.entries(b"a", b"a")
+    lab.admitted(first, second)
+    lab.held_back.ended(first)
+    lab.held_back.drop(lab.owner)
+    assert lab.held_back.open(0.0, 9) == []
+
+
+def test_the_entry_of_a_key_queue_that_is_held_is_taken_out() -> None:
+    lab = Lab()
+    first, second, third = lab.entries(b"a", b"a", b"a")
+    key_queue = object()
+    second.key_queue = key_queue
+    lab.admitted(first, second, third)
+    assert lab.held_back.take(key_queue) == [second]
+    lab.held_back.ended(first)
+    assert lab.reopened(0.0) == [2]

@@ -1,0 +1,23 @@
+"""What counts as a name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flux.core.limits.name_limits import LONGEST_NAME, plain_name
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(None, None), ("acme", "acme"), (b"acme", "acme"), (b"\xff", "\ufffd"), ("x" * 999, "x" * LONGEST_NAME)],
+)
+def test_a_name_is_text_of_a_bounded_length(given: str | bytes | None, name: str | None) -> None:
+    assert plain_name(given) == name
+
+
+@pytest.mark.parametrize("given", [7, ["acme"], object()])
+def test_what_is_no_name_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="make it return str, bytes or None"):
+        plain_name(given)
