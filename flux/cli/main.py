@@ -31,6 +31,10 @@ COMMANDS = {
     "doctor": "Check what a task relies on: topics, settings, permissions, clocks.",
     "status": "Show a task's lag, and what blocks it.",
     "trace": "Find where a record is now, and where it was.",
+    "pause": "Let the workers of a task start no calls.",
+    "resume": "Let the workers of a paused task go on.",
+    "set-rate": "Set the rate limit of a running task.",
+    "restart": "Restart the processes of a task.",
     "skip": "Move a record that blocks a partition to the dead letters.",
     "dlq": "Inspect dead letters, find their causes, replay them.",
     "web": "Serve web pages that show tasks and dead letters.",
@@ -40,9 +44,18 @@ COMMANDS = {
 }
 
 
+MODULES = {
+    "pause": "control:pause",
+    "resume": "control:resume",
+    "set-rate": "control:set_rate",
+    "restart": "control:restart",
+}
+"""Those that share a module."""
+
+
 class Commands(LazyGroup):
     package = "flux.cli"
-    known = {name: (name, text) for name, text in COMMANDS.items()}
+    known = {name: (MODULES.get(name, name), text) for name, text in COMMANDS.items()}
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -84,6 +84,17 @@ def report_topic_option(command: F) -> F:
     )(command)
 
 
+def answer_timeout_option(command: F) -> F:
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0, 600),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the answers of workers.",
+    )(command)
+
+
 def task_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """From the --load options on the line so far. Code that fails completes to nothing, and its output is dropped, as
     the shell would take it for an answer."""
@@ -134,6 +145,17 @@ def parse_time(text: str) -> int:
         raise click.BadParameter(
             f"{text!r} is neither an age such as 90s, 30m, 2h or 3d nor a time such as 2026-01-31T08:00"
         ) from None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, from a number with a unit: 90s, 10m, 2h, 3d, 1w."""
+    try:
+        seconds = timedelta(**{_UNITS[text[-1:]]: float(text[:-1])}).total_seconds()
+    except (KeyError, ValueError, OverflowError):
+        seconds = 0.0
+    if not seconds > 0:
+        raise click.BadParameter(f"{text!r} is no time such as 90s, 10m, 2h or 3d")
+    return seconds
 
 
 def parse_place(text: str) -> tuple[int, int]:

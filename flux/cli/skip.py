@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from functools import partial
 from pathlib import Path
 
 import click
 
-from flux.cli.options import adapter_option, json_option, load_option, parse_place, task_and
+from flux.cli.options import (
+    adapter_option,
+    answer_timeout_option,
+    json_option,
+    load_option,
+    parse_place,
+    report_topic_option,
+    task_and,
+)
 
 
 @click.command(
@@ -19,7 +28,8 @@ Examples:
   flux skip --load billing.py Billing 3:40 --stage 2 --reason "customer is gone"
   flux skip --load billing.py Billing 3:41 --reason "40 MB" --receipt 3-41.jsonl
 
-Stop the stage's workers first: while the group has members, skipping is refused and nothing is written.
+Workers that run with flux process --control skip the record themselves; one whose call is running goes on. Stop other
+workers first: while the group has members, skipping is refused and nothing is written.
 Replay the record later with flux dlq replay --reason skipped."""
 )
 @load_option
@@ -40,6 +50,8 @@ Replay the record later with flux dlq replay --reason skipped."""
     metavar="FILE",
     help="Keep the record in this new file if the dead-letter topic refuses it, for instance as too large.",
 )
+@report_topic_option
+@answer_timeout_option
 @json_option("Print the result as a JSON object.")
 @task_and("PARTITION:OFFSET")
 def command(
@@ -48,6 +60,8 @@ def command(
     reason: str,
     by: str | None,
     receipt: Path | None,
+    report_topic: str | None,
+    timeout: float,
     as_json: bool,
     arguments: tuple[str | None, str],
 ) -> None:
@@ -57,8 +71,14 @@ def command(
     processed too. With --receipt, a record that the dead-letter topic refuses goes to a file, for flux dlq import.
     """
     from flux.cli.clusters import open_task
+    from flux.cli.control import finish, give_audited
+    from flux.cli.dlq.selection import warn
+    from flux.consuming.topic_setup import REQUEST_TIMEOUT
+    from flux.core.control.commands import Action
+    from flux.core.monitoring.report import TOPIC
     from flux.core.text import one_line
-    from flux.operate.audit import this_user
+    from flux.operate.audit import TopicAudit, audited, this_user
+    from flux.operate.commands import audit_record, command_of, find_addressees
     from flux.operate.formatting import key_of, short
     from flux.operate.skip import plan_skip, skip, stage_of
 
@@ -71,9 +91,21 @@ def command(
     who = by or this_user()
     with open_task(sources, task) as opened:
         adapter, admin, policy = opened.adapter, opened.admin, opened.policy
-        plan = plan_skip(adapter, admin, policy, stage_of(policy, stage, admin), partition, offset)
+        why, place = " ".join(reason.split()), stage_of(policy, stage, admin)
+        addressees = None
+        if receipt is None and admin.members(place.group, REQUEST_TIMEOUT):
+            addressees = find_addressees(adapter, admin, policy, report_topic or TOPIC, stage)
+        live = addressees is not None and bool(addressees.obeying)
+        plan = plan_skip(adapter, admin, policy, place, partition, offset, stopped=not live)
+        command = command_of(policy, Action.SKIP, who, stage=stage, partition=partition, offset=offset, why=why)
+        if addressees is not None and live:
+            finish(give_audited(opened, command, addressees, timeout, as_json), as_json)
+            return
         keep = None if receipt is None else partial(_keep, receipt)
-        done = skip(plan, adapter, admin, who, " ".join(reason.split()), receipt=keep)
+        audit = TopicAudit(adapter, admin, command.topic)
+        with audited(audit, audit_record(command, opened.name, int(time.time() * 1000)), warn) as end:
+            done = skip(plan, adapter, admin, who, why, receipt=keep)
+            end(f"moved to {receipt if done.refused else plan.dead.topic}", ())
     message, group, committed = plan.message, plan.stage.group, done.committed
     to = str(receipt) if done.refused else plan.dead.topic
     if as_json:

@@ -5,7 +5,8 @@ is not lost: it may be there twice. A record that the dead-letter topic refuses 
 be imported later.
 
 The stage's workers must be stopped first: each member commits what its own offset tracker says and would overwrite the
-new committed offset. For that reason Kafka refuses to set it while the group has members.
+new committed offset. For that reason Kafka refuses to set it while the group has members. Workers that take commands
+skip it themselves: see `flux.operate.commands`.
 """
 
 from __future__ import annotations
@@ -77,15 +78,24 @@ def check_stopped(admin: AdminPort, stage: Stage) -> None:
         raise FluxError(
             f"group {stage.group} has {many(len(members), 'member')} ({who}), whose commits would undo this: stop the"
             f" workers of stage {stage.number}, skip, then start them again (a killed one counts until its session"
-            " times out)"
+            " times out); those started with --control skip it while they run"
         )
 
 
 def plan_skip(
-    adapter: Cluster, admin: AdminPort, policy: Policy, stage: Stage, partition: int, offset: int
+    adapter: Cluster,
+    admin: AdminPort,
+    policy: Policy,
+    stage: Stage,
+    partition: int,
+    offset: int,
+    *,
+    stopped: bool = True,
 ) -> SkipPlan:
-    """Finds the record and checks that it is not done. Raises FluxError with what is wrong, BrokerError."""
-    check_stopped(admin, stage)
+    """Finds the record and checks that it is not done, and that the group has no members if it must be `stopped`.
+    Raises FluxError with what is wrong, BrokerError."""
+    if stopped:
+        check_stopped(admin, stage)
     dead = policy.stages[policy.stages.dead]
     for topic, info in admin.topics([stage.topic, dead.topic], REQUEST_TIMEOUT).items():
         if info is None:

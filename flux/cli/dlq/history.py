@@ -36,7 +36,8 @@ def command(
     as_json: bool,
     task: str | None,
 ) -> None:
-    """Show who replayed, edited, rejected or purged dead letters of a task, and when: the latest last.
+    """Show who replayed, edited, rejected or purged dead letters of a task, or paused, resumed, restarted it, set its
+    rate or skipped a record, and when: the latest last.
 
     It is kept in the topic flux-audit (FLUX_AUDIT_TOPIC) of the cluster. A replay by filter does not name each of its
     dead letters.
@@ -48,9 +49,11 @@ def command(
     with open_dead_letters(sources, task) as dead:
         topic = dead.stage.topic
         audit = TopicAudit(dead.adapter, dead.admin, topic)
-        found = actions(record for record in audit.read(since) if record.topic == topic)
+        # commands to workers are about the main topic
+        topics = {topic, dead.policy.stages.topic}
+        found = actions(record for record in audit.read(since) if record.topic in topics)
     if only is not None:
-        found = [each for each in found if "{}:{}".format(*only) in each.places]
+        found = [each for each in found if each.topic == topic and "{}:{}".format(*only) in each.places]
     shown = found[-limit:] if limit else found
     if as_json:
         for record in shown:

@@ -119,8 +119,8 @@ async def history(request: Request) -> Response:
 
 def _actions(task: WatchedTask) -> list[AuditRecord]:
     """Blocks; raises BrokerError."""
-    topic = task.dead.topic
-    return actions(record for record in task.audit.read() if record.topic == topic)
+    topics = {task.dead.topic, task.main.topic}  # commands to workers are about the main topic
+    return actions(record for record in task.audit.read() if record.topic in topics)
 
 
 def _refuse_redacted(request: Request) -> None:

@@ -99,7 +99,8 @@ def test_a_skipped_record_can_be_replayed_as_any_dead_letter(skip: Skip) -> None
 
 
 def test_what_no_topic_takes_is_kept_in_a_file_that_can_be_imported(skip: Skip, tmp_path: Path) -> None:
-    skip.broker.fail_writes(lambda *_: BrokerError("too large", Fault.TOO_LARGE))
+    too_large = BrokerError("too large", Fault.TOO_LARGE)
+    skip.broker.fail_writes(lambda topic, *_: too_large if topic == "orders-billing-dlq" else None)
     refused = skip("Billing", "0:0", "--reason", "40 MB")
     assert refused.exit_code == 1
     assert "raise max.message.bytes of orders-billing-dlq, or keep it in a file with" in only_line(refused.stderr)

@@ -32,3 +32,11 @@ def test_every_option_of_status_trace_and_skip_is_in_the_text() -> None:
     for name in ("status", "trace", "skip"):
         missing = {option for option in options(cli, name) if option not in STATUS}
         assert missing <= {"--adapter"}, (name, missing)
+
+
+def test_every_option_of_commands_to_workers_is_in_the_text() -> None:
+    text = (DOCS / "commands.md").read_text()
+    for name in ("pause", "resume", "set-rate", "restart"):
+        assert f"flux {name}" in text
+        missing = {option for option in options(cli, name) if option not in text + STATUS}
+        assert missing <= {"--adapter"}, (name, missing)

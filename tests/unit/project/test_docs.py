@@ -33,7 +33,7 @@ RUN = {"backoff", "dlq", "doctor", "produce", "skip", "status", "topics", "trace
 BY_HAND = {"flux_kafka": "tests/integration/test_testing_kafka.py"}
 """Fixtures that need a real Kafka, and where the samples that have them are run."""
 MADE_BY_PYTEST = ("capsys", "caplog")
-NOT_PYTHON = r"flux\.(calls|kafka|report|watchdog|attempt|failed|pause|stage|message\.id)"
+NOT_PYTHON = r"flux\.(calls|control|kafka|report|watchdog|attempt|failed|pause|stage|message\.id)"
 """Loggers, and attributes and events of spans."""
 
 
