@@ -48,7 +48,7 @@ def completed(flux_cli: Flux, *words: str) -> list[str]:
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.stderr == ""

@@ -110,7 +110,7 @@ def served(*command: str) -> tuple[subprocess.Popen[str], str]:
 
 def ended(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     return err
 

@@ -32,7 +32,7 @@ def test_settings_within_bounds_work() -> None:
         rate_limit=0.5,
         rate_limit_scope="group",
         pause_when=FailureRate(0.5),
-        timeout=30,
+        timeout=60,
         in_place_retries=3,
         batch=OpenBatch(10, 0.5),
         error_headers=str,

@@ -46,7 +46,7 @@ def run(script: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     return ended.returncode, ended.stdout, ended.stderr
 
