@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -42,23 +42,24 @@ class Own:
         return name
 
     def make(self, *names: str) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         for name in names:
             self._make(name, until)
         while time.monotonic() < until:
-            known = self.admin.list_topics(timeout=10).topics
-            if all(name in known and known[name].partitions[0].leader >= 0 for name in names):
-                return
+            with suppress(KafkaException):  # it stood still in the last test
+                known = self.admin.list_topics(timeout=10).topics
+                if all(name in known and known[name].partitions[0].leader >= 0 for name in names):
+                    return
             time.sleep(0.05)
-        pytest.fail(f"the broker did not make {', '.join(names)} in 30 s")
+        pytest.fail(f"the broker did not make {', '.join(names)} in 60 s")
 
     def _make(self, name: str, until: float) -> None:
         while True:
             try:
-                self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+                self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(60)
                 return
             except TimeoutError:
-                pytest.fail(f"the broker did not make {name} in 30 s: {self.node.log}")
+                pytest.fail(f"the broker did not make {name} in 60 s: {self.node.log}")
             except KafkaException as error:
                 # the cluster has taken a broker that stood still for dead, and has not taken it back yet
                 if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR or time.monotonic() > until:

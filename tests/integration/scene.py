@@ -32,6 +32,9 @@ RATE = 60
 KINDS = ("done", "failed", "retried", "dead")
 SLACK = 1.5
 """Seconds by which a busy machine may be late."""
+STILL = 1.0
+"""Seconds that a machine stands still before what it shows says nothing of flux."""
+MOST_LOAD = 90.0
 
 
 class Outputs(flux.Producer):
@@ -113,6 +116,25 @@ class Between:
         return self.shown is not None and self.least <= self.shown <= self.most
 
 
+class Pulse:
+    """Notes when the machine stands still."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self._last, self._stood = time.time(), 0.0
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self.over.wait(0.02):
+            before, self._last = self._last, time.time()
+            if self._last - before > STILL:
+                self._stood = self._last
+
+    def stood(self, since: float) -> bool:
+        """Whether it has done so since then."""
+        return self._stood > since or time.time() - self._last > STILL
+
+
 class Scene:
     """The tasks with their load, and what flux shows of them."""
 
@@ -137,15 +159,15 @@ class Scene:
         policy = task.policy()
         return lambda before: read_status(self.adapter, self.admin, policy, self.report_topic, before)
 
-    def load(self, seconds: float) -> None:
-        """Writes at an even rate, to all tasks alike. Record 0 is not written."""
+    def load(self, seconds: float, enough: threading.Event) -> None:
+        """Writes at an even rate, to all tasks alike, for so long and until it is enough. Record 0 is not written."""
         client, number, until = Client({"bootstrap.servers": self.lab.bootstrap, "linger.ms": 5}), 0, time.time()
-        ends = until + seconds
+        ends, last = until + seconds, until + MOST_LOAD
 
         def counted(written: Ledger) -> Callable[..., None]:
             return lambda error, record: written.note("written", 0)
 
-        while until < ends:
+        while until < ends or (until < last and not enough.is_set()):
             number += 1
             for task, written in self.written.items():
                 client.produce(

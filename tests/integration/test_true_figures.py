@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,13 +16,15 @@ from flux.operate.status.blockers import LONG
 from integration.job.conftest import lab
 from integration.job.support import Lab, wait_for
 from integration.ledger import Ledger
-from integration.scene import KINDS, RATE, RETRIES, Between, Scene
+from integration.scene import KINDS, RATE, RETRIES, Between, Pulse, Scene
 
 __all__ = ["lab"]
 pytestmark = pytest.mark.kafka
 
 LOAD = 16.0
-"""Seconds."""
+"""Seconds, and more on a slow machine."""
+LOOKS_BACK = 12.0
+"""Seconds: a report of 5 s ago has rates of the 5 s before it."""
 
 
 @pytest.fixture
@@ -39,14 +42,21 @@ def of_one(found: dict[str, Any], stage: int = 0) -> dict[str, Any]:
 
 def check_load(scene: Scene) -> None:
     """Under load every figure is within what was counted when it was read."""
-    load = threading.Thread(target=scene.load, args=(LOAD,))
+    pulse, enough = Pulse(), threading.Event()
+    load = threading.Thread(target=scene.load, args=(LOAD, enough))
     load.start()
     checked: list[Between] = []
+    looks: list[Callable[[], Iterator[Between]]] = [partial(scene.of_status, task) for task in scene.tasks]
+    looks.append(scene.of_pages)
     while load.is_alive():
-        for task in scene.tasks:
-            checked += scene.of_status(task)
-        checked += scene.of_pages()
+        for look in looks:
+            began, found = time.time(), list(look())
+            if not pulse.stood(began - LOOKS_BACK):
+                checked += found
+        if len(checked) > 300:
+            enough.set()
         load.join(0.3)
+    pulse.over.set()
     assert len(checked) > 300
     assert [each for each in checked if not each.true] == []
 
