@@ -1,4 +1,4 @@
-"""`Task.enqueue`: writes a record for a task, to be processed at once or at a given time."""
+"""`Task.enqueue` and `Task.cancel`: write records for a task, to be processed at once, at a given time, or not."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.producing.registry import PRODUCERS
 
+_LONGEST_ID = 250
+
 
 def enqueue(
     task: Any,
@@ -31,27 +33,61 @@ def enqueue(
     headers: HeadersLike | None,
     delay: Seconds | None,
     at: datetime | None,
+    id: str | None,
 ) -> Delivery:
     """See `flux.Task.enqueue`. `task`: its class, or an instance."""
     due = _due(policy, delay, at)
     if due is None:
+        if id is not None:
+            raise ConfigurationError(
+                "enqueue(id=…) needs delay or at: only work that waits has an id; delay=0: at once"
+            )
         return _producer(task, policy.stages.topic, None, serializer).send(value, key=key, headers=headers)
-    if policy.stages.retries < 1:
-        raise ConfigurationError(f"{_name(task)}.enqueue with a delay needs a retry topic: set retries to 1 or more")
     own = _pairs(headers)
     if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
         raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
-    stage = policy.stages[1]
+    name = None if id is None else (flux_headers.ID, _checked(id))
+    return _send(task, policy, serializer, "enqueue with a delay", due, value, key, own, name)
+
+
+def cancel(task: Any, policy: Policy, serializer: Callable[[Any], Any] | None, id: str) -> Delivery:
+    """See `flux.Task.cancel`."""
+    due = math.ceil(PRODUCERS.system.now() * 1000)
+    return _send(task, policy, serializer, "cancel", due, None, None, [], (flux_headers.CANCELLED, _checked(id)))
+
+
+def _send(
+    task: Any,
+    policy: Policy,
+    serializer: Callable[[Any], Any] | None,
+    what: str,
+    due: int,
+    value: Any,
+    key: str | bytes | None,
+    headers: list[tuple[str, Any]],
+    name: tuple[str, str] | None,
+) -> Delivery:
+    """Writes a record to the first retry topic, all records of a name to one partition."""
+    if policy.stages.retries < 1:
+        raise ConfigurationError(f"{_name(task)}.{what} needs a retry topic: set retries to 1 or more")
     all_headers = [
-        *own,
+        *headers,
         (flux_headers.STAGE, "1"),
         (flux_headers.ATTEMPTS, "0"),
         (flux_headers.DUE, str(due)),
         (flux_headers.GROUP, policy.stages.group),
         (flux_headers.ORIGIN_TIMESTAMP, str(due)),  # its age counts from its due time
+        *(() if name is None else (name,)),  # the last one: see `flux_headers`
     ]
     options = attrs.evolve(config.current.producer, acks="all")
-    return _producer(task, stage.topic, options, serializer).send(value, key=key, headers=all_headers)
+    producer = _producer(task, policy.stages[1].topic, options, serializer)
+    return producer.send(value, key=key, headers=all_headers, partition_key=None if name is None else name[1])
+
+
+def _checked(id: object) -> str:
+    if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID or not id.isprintable():
+        raise ConfigurationError(f"id = {shown(id)}: give a text of 1 to {_LONGEST_ID} characters that can be printed")
+    return str(id)
 
 
 def _due(policy: Policy, delay: Seconds | None, at: datetime | None) -> int | None:

@@ -24,7 +24,7 @@ from flux.core.type_variables import R, V
 from flux.core.validation import Seconds, shown
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
-from flux.scheduling import enqueue
+from flux.scheduling import cancel, enqueue
 from flux.serde.parameters import assigned, deserializer_of, serializer_of
 from flux.serde.values import Values
 from flux.task_settings import policy_of
@@ -193,17 +193,30 @@ class Task(Generic[V]):
         headers: HeadersLike | None = None,
         delay: Seconds | None = None,
         at: datetime | None = None,
+        id: str | None = None,
     ) -> Delivery:
         """Writes a record to the task's main topic; or, with `delay` in seconds or the time `at` (with a time zone), to
         its first retry topic with that due time, where only this task's group reads it. The future's `result(timeout)`,
         and `await`, return where it was written, or raise DeliveryError.
+
+        `id`: a text of up to 250 characters. The record replaces the delayed one with this id, unless that has started,
+        and `cancel` takes it back. It is placed by its id, not by its key.
 
         A delayed record has `retries` attempts, since it starts in the first retry topic; its `message.id` refers to
         its record there. Raises ConfigurationError for more than `max_delay`, a task without retries, and an invalid
         record.
         """
         policy = self.policy()
-        return enqueue(self, policy, serializer_of(self, Task, policy.stages.topic), value, key, headers, delay, at)
+        serializer = serializer_of(self, Task, policy.stages.topic)
+        return enqueue(self, policy, serializer, value, key, headers, delay, at, id)
+
+    @_on_both
+    def cancel(self, id: str) -> Delivery:
+        """Takes back the delayed record that was enqueued with this id, unless it has started. Returns at once; the
+        future's `result(timeout)`, and `await`, return when the cancellation is written, or raise DeliveryError.
+        Raises ConfigurationError for a task without retries, and an invalid id."""
+        policy = self.policy()
+        return cancel(self, policy, serializer_of(self, Task, policy.stages.topic), id)
 
     @_on_both
     def policy(self) -> Policy:

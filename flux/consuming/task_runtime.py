@@ -12,22 +12,12 @@ import attrs
 
 from flux.consuming.awaited import calls as awaited_calls
 from flux.consuming.blocking import calls as blocking_calls
-from flux.consuming.call_chain import (
-    Handler,
-    Middleware,
-    decoding,
-    ending_children,
-    expiring,
-    limited,
-    prepared,
-    skipping,
-    surrounded,
-)
-from flux.consuming.call_timing import SlowCalls
+from flux.consuming.call_chain import Handler, Middleware
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.cluster_clients import ClusterClients
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.forwarder import settings_for
+from flux.consuming.handlers import handler_of
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.pollers import LoopPollers, ThreadPollers
 from flux.consuming.task_log import log_end
@@ -94,27 +84,7 @@ class TaskRuntime:
     @property
     def handler(self) -> Handler:
         """The task's `call` with everything around it; it returns awaitables if `call` is a coroutine function."""
-        policy, awaited, batched = self.policy, self.awaited, self.policy.batch is not None
-        handler = surrounded(self.task.call, self.middleware, awaited)
-        if policy.timeout is not None and awaited:
-            handler = limited(handler, policy.timeout)
-        steps = [] if self.skips is None else [skipping(self.skips)]
-        steps += [] if policy.give_up_after is None else [expiring(policy.give_up_after, self.system.now)]
-        if self.decoder is not None:
-            steps.append(decoding(self.decoder))
-        if batched:
-            handler = self.form.prepared_batch(handler, steps)
-        else:
-            handler = prepared(handler, steps)
-        coordinator = self.coordinator
-        if coordinator is None:
-            return handler
-        if policy.timeout is not None and not awaited:
-            coordinator.inspection.slow_calls = SlowCalls(policy.timeout, self.system.monotonic)
-            handler = coordinator.inspection.slow_calls.watching(handler)
-        if coordinator.hook_dispatch.sees_calls(batched):
-            handler = ending_children(handler, awaited)
-        return self.form.notifying(coordinator.hook_dispatch, handler, batched)  # type: ignore[no-any-return]
+        return handler_of(self)
 
     @property
     def awaited(self) -> bool:
@@ -123,7 +93,8 @@ class TaskRuntime:
     @property
     def work(self) -> Any:
         """The function that makes the calls of a run."""
-        return self.form.work if self.policy.batch is None else self.form.work_batch
+        batched = self.policy.batch is not None
+        return self.form.leaving_out(self.form.work_batch if batched else self.form.work, batched)
 
     @property
     def form(self) -> Any:

@@ -7,10 +7,12 @@ invalid one counts as absent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+
+from flux.core.named_work import Kind, NamedWork
 
 PREFIX = "flux-"
 STAGE = "flux-stage"
@@ -28,6 +30,10 @@ ERROR_TYPE = "flux-error-type"
 ERROR_MESSAGE = "flux-error-message"
 ERROR_TRACE = "flux-error-trace"
 REPLAYS = "flux-replays"
+ID = "flux-id"
+CANCELLED = "flux-cancelled"
+SCHEDULE = "flux-schedule"
+TICK = "flux-tick"
 
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")
 _DIGITS = 19
@@ -36,6 +42,8 @@ _MOST = 1_000_000  # attempts or replays: flux never counts further
 _SKEW_MS = 3_600_000  # how far the writer's clock may be ahead: its longest wait must not count as forged here
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
+_NAMES: dict[str, Kind] = {ID: "id", CANCELLED: "cancelled", SCHEDULE: "schedule"}
+"""Headers whose value is a name; the last header of a record that has one."""
 
 _RANGES: dict[str, tuple[int, int | None]] = {
     ATTEMPTS: (0, _MOST),  # 0: replayed, with its attempt counter reset
@@ -46,6 +54,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     ORIGIN_TIMESTAMP: (-1, _INT64),
     FIRST_FAILED_AT: (0, None),
     REPLAYS: (0, _MOST),
+    TICK: (0, _INT64),
 }
 """The lowest and highest valid value of each header that is read; None: the longest wait from now."""
 
@@ -64,6 +73,8 @@ class FluxHeaders:
     replays: int = 0
     ignored: tuple[str, ...] = ()
     """The names of headers that were present but invalid."""
+    named: NamedWork | None = attrs.field(default=None, eq=False)
+    """Set for a record with an id, a tick of a schedule, or a cancellation."""
 
 
 _OF_MAIN_TOPIC = FluxHeaders(stage=0, attempts=0)
@@ -84,11 +95,14 @@ class UnreadHeaders:
     max_delay_ms: int
     tell: Callable[[Any, tuple[str, ...]], None]
 
-    def read(self, headers: Iterable[tuple[str, bytes | None]]) -> FluxHeaders:
+    def read(self, headers: Sequence[tuple[str, bytes | None]]) -> FluxHeaders:
         return read(headers, self.stage, self.now_ms, self.max_delay_ms)
 
     def due(self, headers: Sequence[tuple[str, bytes | None]]) -> int | None:
-        """The due time in a record's headers; None if it is not plainly valid and `read` has to decide."""
+        """The due time in a record's headers; None if it is not plainly valid, or the record has a name, and `read` has
+        to decide."""
+        if headers and headers[-1][0] in _NAMES:
+            return None
         for name, value in reversed(headers):
             if name == DUE:
                 if value is not None and value.isdigit() and len(value) <= _DIGITS:
@@ -99,7 +113,7 @@ class UnreadHeaders:
         return None
 
 
-def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> FluxHeaders:
+def read(headers: Sequence[tuple[str, bytes | None]], stage: int, now_ms: int, max_delay_ms: int) -> FluxHeaders:
     """The flux headers of a record that was read in `stage` (1, 2, …).
 
     A due time more than `max_delay_ms` and an hour (for clock skew) after `now_ms` counts as absent. A record without
@@ -135,4 +149,11 @@ def read(headers: Iterable[tuple[str, bytes | None]], stage: int, now_ms: int, m
         get(FIRST_FAILED_AT),
         get(REPLAYS, 0),
         ignored,
+        _named(headers, get(TICK, 0)),
     )
+
+
+def _named(headers: Sequence[tuple[str, bytes | None]], tick: int) -> NamedWork | None:
+    name, value = headers[-1] if headers else ("", None)
+    kind = _NAMES.get(name)
+    return None if kind is None or not value else NamedWork(kind, value.decode("utf-8", "replace"), tick)

@@ -9,6 +9,7 @@ from typing import Any, Generic, Self
 import attrs
 
 from flux.core.flux_headers import FluxHeaders, UnreadHeaders
+from flux.core.named_work import NamedWork
 from flux.core.type_variables import V_co
 
 
@@ -145,6 +146,12 @@ class Message(Generic[V_co]):
             if parsed.ignored:
                 unread.tell(self, parsed.ignored)
         return parsed
+
+    @property
+    def named(self) -> NamedWork | None:
+        """What it names, if its call was not made in an earlier attempt."""
+        parsed = self._flux_headers  # read already, if it has a name
+        return None if isinstance(parsed, UnreadHeaders) or parsed.attempts else parsed.named
 
     @property
     def stage(self) -> int:

@@ -37,6 +37,11 @@ class Stage:
     group: str
     role: Role
 
+    @property
+    def has_names(self) -> bool:
+        """Whether its records may have names: see `flux.core.named_work`."""
+        return self.number == 1 and self.role is not Role.DEAD
+
     def __str__(self) -> str:
         return self.role.value if self.role is not Role.RETRY else f"retry {self.number}"
 

@@ -72,6 +72,12 @@ DEAD = Metric(
 LATE = Metric(
     "flux_late_records_total", "counter", _STAGE, "Records that were read a second or more after their due time."
 )
+REPLACED = Metric(
+    "flux_replaced_records_total",
+    "counter",
+    _STAGE,
+    "Delayed records that another one with their id replaced or cancelled before their call.",
+)
 COMMITS = Metric("flux_commits_total", "counter", (*_STAGE, "result"), "Commits of offsets: done or failed.")
 REBALANCES = Metric(
     "flux_rebalances_total", "counter", (*_STAGE, "event"), "Rebalances: assigned, revoked or lost partitions."
@@ -127,6 +133,7 @@ ALL = (
     TRANSFERS,
     DEAD,
     LATE,
+    REPLACED,
     COMMITS,
     REBALANCES,
     LAG,

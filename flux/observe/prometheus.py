@@ -228,6 +228,7 @@ class Metrics(Hooks, Collector):
         families.set(names.TRANSFERS, (*stage, "retry"), stats.retried)
         families.set(names.TRANSFERS, (*stage, "dlq"), stats.dead)
         families.set(names.LATE, stage, stats.late)
+        families.set(names.REPLACED, stage, stats.replaced)
         families.set(names.COMMITS, (*stage, "done"), stats.commits)
         families.set(names.COMMITS, (*stage, "failed"), stats.commit_failures)
         families.set(names.WAITING, stage, engine.waiting)

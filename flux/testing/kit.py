@@ -19,6 +19,7 @@ from flux.config import AdapterChoice
 from flux.core import flux_headers
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.errors import ConfigurationError
+from flux.core.named_work import NamedWork, Names
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.stage import Stage
 from flux.core.validation import plain
@@ -179,7 +180,8 @@ class Kit:
         return self.topic(stages[stages.dead].topic, adapter=self._adapter(task.adapter))
 
     def waiting(self, task: AnyTask) -> list[WaitingRecord]:
-        """Records that wait in the retry topics of a task, in due order."""
+        """Records that wait in the retry topics of a task, in due order, without those that were replaced or
+        cancelled."""
         policy, broker = task.policy(), self.broker(task)
         found = [each for number in range(1, policy.stages.dead) for each in self._open(policy.stages[number], broker)]
         return sorted(found, key=lambda each: (each.due or 0.0, each.stage))
@@ -238,18 +240,25 @@ class Kit:
     def _read(self, name: str, broker: Broker) -> Records:
         return Records(f"topic {name}", map(StoredRecord.of, broker.records(name)))
 
-    def _open(self, stage: Stage, broker: Broker) -> Iterator[WaitingRecord]:
+    def _open(self, stage: Stage, broker: Broker) -> list[WaitingRecord]:
         """What of a retry topic is not done."""
         committed, now = broker.committed_offsets(stage.group, stage.topic), self._machine.now()
+        names: dict[int, Names] = {}
+        found: list[tuple[WaitingRecord, NamedWork | None]] = []
         for record in self._read(stage.topic, broker):
             stored = committed.get(record.partition)
-            if stored is not None:
-                done = read_metadata(stored.offset, stored.metadata) or []
-                if record.offset < stored.offset or any(start <= record.offset < end for start, end in done):
-                    continue
+            before = 0 if stored is None else stored.offset
+            done = [] if stored is None else read_metadata(stored.offset, stored.metadata) or []
             due = record.header(flux_headers.DUE)
             at = int(due) / 1000 if due is not None and due.isdecimal() else None
-            yield WaitingRecord(record, stage.number, at, None if at is None else round(at - now, 3))
+            named = flux_headers.read(record.headers, stage.number, 0, 0).named if stage.has_names else None
+            if named is not None and record.offset >= before:
+                names.setdefault(record.partition, Names()).arrived(named, record.offset, int((at or 0) * 1000))
+            if record.offset >= before and not any(start <= record.offset < end for start, end in done):
+                found.append(
+                    (WaitingRecord(record, stage.number, at, None if at is None else round(at - now, 3)), named)
+                )
+        return [each for each, named in found if named is None or not named.void]
 
 
 @contextmanager

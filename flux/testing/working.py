@@ -17,6 +17,7 @@ from flux.consuming import procedures
 from flux.consuming.awaited import worker_loop as awaited_loop
 from flux.consuming.blocking import worker_loop as blocking_loop
 from flux.consuming.blocking.consumer_loop import ConsumerLoop
+from flux.consuming.call_results import messages_of
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.side_threads import directly
 from flux.consuming.task_runtime import TaskRuntime
@@ -82,6 +83,8 @@ class Working:
     at_most: int
     _loops: list[tuple[TaskRuntime, Coordinator, ConsumerLoop]] = attrs.field(factory=list)
     _calls: int = 0
+    _left_out: int = 0
+    """Records that were replaced or cancelled before their call."""
 
     def life(self) -> Life:
         self.machine.progressed()
@@ -158,6 +161,9 @@ class Working:
                 progress = True
                 failure = yield partial(self._call, job, coordinator, runtime, run)
                 coordinator.finished(runtime, run, failure)
+                if runtime.engine.stage.has_names:
+                    called = messages_of(run)[: run.index]
+                    self._left_out += sum(each.named is not None and each.named.void for each in called)
                 if failure is not None:
                     raise failure
                 self._calls += run.index
@@ -192,7 +198,7 @@ class Working:
     def _summary(self, waiting: int) -> Summary:
         all_stats: list[Stats] = [stats for job in self.jobs for stats in job.stats().values()]
         return Summary(
-            done=sum(stats.done for stats in all_stats),
+            done=sum(stats.done for stats in all_stats) - self._left_out,
             failed=sum(stats.failed for stats in all_stats),
             retried=sum(stats.retried for stats in all_stats),
             dead=sum(stats.dead for stats in all_stats),

@@ -64,16 +64,20 @@ class AssignedRecords:
         return polled
 
     def reached(self) -> dict[TopicPartition, int]:
-        """By partition, the offset after the last record taken, once a fetch has confirmed that it is in range."""
+        """By partition that is read to its end, as a fetch has confirmed, the offset of that end."""
         if internals.subscription_of(self._consumer).reassignment_in_progress:
             return {}
         assignment = internals.assignment_of(self._consumer)
-        states = {TopicPartition(*at): assignment.state_value(at) for at in assignment.tps}
-        return {
-            at: state.position
-            for at, state in states.items()
-            if state.has_valid_position and at not in self._held and state.position <= (state.highwater or 0)
-        }
+        committed_only = self._options.get("isolation_level") == "read_committed"
+        reached: dict[TopicPartition, int] = {}
+        for tp in assignment.tps:
+            at, state = TopicPartition(*tp), assignment.state_value(tp)
+            if state.has_valid_position and at not in self._held and state.highwater is not None:
+                # an old broker tells no last stable offset
+                end = state.lso if committed_only and state.lso is not None else state.highwater
+                if end <= state.position <= state.highwater:
+                    reached[at] = state.position
+        return reached
 
     def _take(self, max_records: int, polled: PollResult) -> None:
         """Has no await: a cancellation cannot lose records that were taken."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux.consuming.awaited.executor import work, work_batch
+from flux.consuming.awaited.named_calls import leaving_out
 from flux.consuming.call_chain import PROCESS, Handler, Step, sorted_out, with_others
 from flux.consuming.call_results import AsyncCall, Work
 from flux.consuming.call_timing import Meter, clock
@@ -21,7 +22,7 @@ from flux.core.message import Message
 from flux.producing.produced import Scopes
 from flux.system.return_values import check_returned, own_failure
 
-__all__ = ["measured", "notifying", "noting", "prepared_batch", "work", "work_batch"]
+__all__ = ["leaving_out", "measured", "notifying", "noting", "prepared_batch", "work", "work_batch"]
 
 
 def notifying(hook_dispatch: HookDispatch, handler: Handler, batched: bool = False) -> Handler:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.slices import Entry, Slice
+from flux.core.named_work import Names
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
 
 
@@ -49,6 +50,7 @@ class Assignment:
         "in_key_queues",
         "jitter",
         "max_metadata",
+        "names",
         "offset_tracker",
         "open",
         "partition",
@@ -102,6 +104,7 @@ class Assignment:
         self.waiting_offsets = 0
         """Offsets that the waiting records own."""
         self.paused = False
+        self.names = Names()
 
     def __repr__(self) -> str:
         return f"<Assignment {self.partition} {self.phase.value}>"

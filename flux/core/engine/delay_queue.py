@@ -31,7 +31,7 @@ class DelayQueue:
     """Of one stage. Times in milliseconds since the epoch. `merges`: whether few records of each of several slices are
     taken as one slice, which forgets when each was delivered."""
 
-    __slots__ = ("_heads", "_merges", "_number", "_queues", "_waiting")
+    __slots__ = ("_heads", "_merges", "_number", "_queues", "_waiting", "_withheld")
 
     def __init__(self, merges: bool = True) -> None:
         self._merges = merges
@@ -40,6 +40,7 @@ class DelayQueue:
         """A heap by the due time of each partition's first record; may contain outdated items."""
         self._number = 0
         self._waiting = 0
+        self._withheld: dict[Assignment, list[_Waiting]] = {}
 
     def __len__(self) -> int:
         """Number of records."""
@@ -56,13 +57,28 @@ class DelayQueue:
             heapq.heappop(heads)
         return None
 
-    def add(self, assignment: Assignment, piece: Slice, size: int) -> None:
-        """Adds a slice with due times. `size`: bytes of its keys and values."""
+    def add(self, assignment: Assignment, piece: Slice, size: int, withheld: bool = False) -> None:
+        """Adds a slice with due times. `size`: bytes of its keys and values. `withheld`: it is not due before
+        `release`."""
         assignment.waiting += len(piece)
         assignment.waiting_bytes += size
         assignment.waiting_offsets += piece.owned(0, len(piece))
         self._waiting += len(piece)
-        self._push(assignment, _Waiting(piece, size))
+        waiting = _Waiting(piece, size)
+        if withheld:
+            self._withheld.setdefault(assignment, []).append(waiting)
+        else:
+            self._push(assignment, waiting)
+
+    @property
+    def withheld(self) -> list[Assignment]:
+        """Partitions with withheld records."""
+        return list(self._withheld)
+
+    def release(self, assignment: Assignment) -> None:
+        """What is withheld of a partition may be due from now on."""
+        for waiting in self._withheld.pop(assignment, ()):
+            self._push(assignment, waiting)
 
     def due(self, now_ms: int, most: int) -> tuple[Assignment, list[Slice]] | None:
         """Takes up to `most` records of one partition that are due by `now_ms`, in order. Of the partitions without a
@@ -113,7 +129,8 @@ class DelayQueue:
 
     def drop(self, assignment: Assignment) -> None:
         """Discards the records of one partition."""
-        if self._queues.pop(assignment, None) is not None:
+        queued, withheld = self._queues.pop(assignment, None), self._withheld.pop(assignment, None)
+        if queued is not None or withheld is not None:
             self._waiting -= assignment.waiting
             assignment.waiting = assignment.waiting_bytes = assignment.waiting_offsets = 0
 

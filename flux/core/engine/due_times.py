@@ -13,6 +13,8 @@ from flux.core.engine.slices import Slice
 from flux.core.error_text import brief
 from flux.core.message import Message
 from flux.core.monitoring.log_events import LogEvents
+from flux.core.monitoring.stats import Stats
+from flux.core.named_work import NamedWork
 from flux.core.policy import Policy
 from flux.core.stage import Role, Stage
 
@@ -25,12 +27,13 @@ def whole_ms(seconds: float) -> int:
 class DueTimes:
     """Of one stage. Due times in milliseconds since the epoch."""
 
-    __slots__ = ("_log_events", "_policy", "_stage")
+    __slots__ = ("_log_events", "_policy", "_stage", "_stats")
 
-    def __init__(self, policy: Policy, stage: Stage, log_events: LogEvents) -> None:
+    def __init__(self, policy: Policy, stage: Stage, log_events: LogEvents, stats: Stats) -> None:
         self._policy = policy
         self._stage = stage
         self._log_events = log_events
+        self._stats = stats
 
     def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
         """The records of a polled slice in due order, and the bytes of their keys and values."""
@@ -46,7 +49,12 @@ class DueTimes:
             message = of(record, value, unread)
             size += len(value or b"") + len(key or b"")
             due = due_of(message.read_headers() or ())
-            due_times.append(self._due(message, assignment.jitter, now_ms) if due is None else due)
+            if due is None:
+                due = self._due(message, assignment.jitter, now_ms)
+                named = message.flux_headers.named
+                if named is not None and self._stage.has_names:
+                    due = self._named(named, assignment, message.offset, due, now_ms)
+            due_times.append(due)
             messages.append(message)
         if all(map(le, due_times, due_times[1:])):
             return Slice(piece.records, piece.end, messages, due_times), size
@@ -86,6 +94,11 @@ class DueTimes:
             )
         due = message.flux_headers.due
         return self._from_timestamp(message, jitter, now_ms) if due is None else due
+
+    def _named(self, named: NamedWork, assignment: Assignment, offset: int, due: int, now_ms: int) -> int:
+        """A record with a name has arrived. Returns its due time: what is void is out of the way at once."""
+        self._stats.replaced += assignment.names.arrived(named, offset, due)
+        return min(due, now_ms) if named.void else due
 
     def _ignored(self, message: Message, names: Sequence[str]) -> None:
         for name in names:

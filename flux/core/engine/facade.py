@@ -116,7 +116,7 @@ class Engine:
         """A poll has returned."""
         self._partitions.resets.update(polled.out_of_range)
         self._work.delivered(polled.batches, self._partitions.assignments, now)
-        self._partitions.reached(polled.reached)
+        self._work.reached(self._partitions.reached(polled.reached), now)
 
     def finished(self, run: Run, now: float) -> None:
         """The caller has made all calls of its run."""

@@ -156,13 +156,15 @@ class Partitions:
 
     # ---- offsets
 
-    def reached(self, reached: Mapping[TopicPartition, int]) -> None:
-        """The client has read up to these offsets, even if the last ones before them held no record."""
+    def reached(self, reached: Mapping[TopicPartition, int]) -> list[Assignment]:
+        """The client has read up to these offsets, even if the last ones before them held no record. Returns these
+        partitions."""
         for partition, offset in reached.items():
             assignment = self.assignments.get(partition)
             # a stage that stops drops polled records, so the client has read further than what was delivered
             if assignment is not None and self._common.begins(assignment):
                 self._common.commits.done += assignment.read_to(offset)
+        return self.of(reached)
 
     def commit(
         self,

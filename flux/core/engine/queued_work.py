@@ -16,15 +16,19 @@ from flux.core.message import Message
 from flux.core.ports import Batch, TopicPartition
 from flux.core.stage import Role
 
+LONGEST_WITHHELD = 30.0
+"""Seconds for which records are withheld until their partition was read to its end."""
+
 
 class QueuedWork:
     """Of one stage."""
 
-    __slots__ = ("_backpressure", "_common", "_main", "backlogs", "delay_queue")
+    __slots__ = ("_backpressure", "_common", "_main", "_named", "backlogs", "delay_queue")
 
     def __init__(self, common: Common) -> None:
         self._common = common
         self._main = common.stage.role is Role.MAIN
+        self._named = common.stage.has_names
         self._backpressure = Backpressure(common.policy, common.stage.role)
         self.backlogs = Backlogs()
         self.delay_queue = DelayQueue(merges=common.policy.batch is None)
@@ -41,6 +45,8 @@ class QueuedWork:
             assignment = assignments.get(batch.partition)
             if assignment is None or not common.begins(assignment):
                 continue
+            if self._named:
+                self._pass_done(assignment, batch, now_ms)
             for piece in assignment.deliver(batch.records):
                 piece.since = now
                 if self._main:
@@ -49,7 +55,42 @@ class QueuedWork:
                 timed, size = common.due_times.timed(assignment, piece, now_ms)
                 timed.since, timed.epoch = now, common.epoch
                 common.stats.late += bisect_left(timed.due_times or (), now_ms - 1000)
-                self.delay_queue.add(assignment, timed, size)
+                self.delay_queue.add(assignment, timed, size, self._withholds(assignment, now))
+
+    def reached(self, partitions: Iterable[Assignment], now: float) -> None:
+        """The client has read these partitions to their ends."""
+        if not self._named:
+            return
+        for assignment in partitions:
+            assignment.names.complete = True
+        for assignment in self.delay_queue.withheld:
+            names = assignment.names
+            # no wait without a bound: an end may move away as fast as it is read
+            names.complete |= assignment.paused or now - names.since >= LONGEST_WITHHELD
+            if names.complete:
+                self.delay_queue.release(assignment)
+
+    def _withholds(self, assignment: Assignment, now: float) -> bool:
+        """Whether to withhold records of a partition: what replaces or cancels one of them may be unread yet."""
+        names = assignment.names
+        if names.complete or not names:
+            return False
+        names.since = min(names.since, now)
+        return True
+
+    def _pass_done(self, assignment: Assignment, batch: Batch, now_ms: int) -> None:
+        """Reads the names of records that another owner has completed: they may replace or cancel one that waits."""
+        tracker, records = assignment.offset_tracker, batch.records
+        if tracker is None or records[0].offset() >= assignment.restored:
+            return
+        for record in records:
+            offset = record.offset()
+            if tracker.is_done(offset):
+                headers = Message.of(record, None, flux_headers.of_main_topic()).headers
+                parsed = flux_headers.read(headers, 1, now_ms, int(self._common.policy.max_delay * 1000))
+                if parsed.named is not None:
+                    parsed.named.begun = True
+                    assignment.names.arrived(parsed.named, offset, parsed.due or now_ms)
 
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
         """Puts back a slice that was taken, or its rest. In a retry stage, records that came later may be due before

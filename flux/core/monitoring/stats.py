@@ -9,13 +9,15 @@ import attrs
 class Stats:
     """`done`: calls that succeeded; `failed`: that raised, or whose produced records were not delivered. `retried` and
     `dead`: records forwarded to a retry topic and to the dead-letter topic, and acknowledged there. `late`: records
-    that were polled a second or more after their due time."""
+    that were polled a second or more after their due time. `replaced`: delayed records that another one with their id
+    replaced or cancelled before their call; when they are due, they count as done."""
 
     done: int = 0
     failed: int = 0
     retried: int = 0
     dead: int = 0
     late: int = 0
+    replaced: int = 0
     commits: int = 0
     commit_failures: int = 0
 

@@ -61,8 +61,9 @@ class PollResult:
     """The result of one poll. A partition may be in several batches, which are in offset order.
 
     `out_of_range`: partitions whose fetch position the log no longer holds; they deliver nothing until `seek`.
-    `reached`: the fetch positions, as far as known. One may be past the last record if the log ends with something
-    else, such as a transaction marker, but never past a record that will still be delivered."""
+    `reached`: the fetch positions of partitions that are read to their ends, as far as known. One may be past the last
+    record if the log ends with something else, such as a transaction marker, but never past a record that will still be
+    delivered."""
 
     batches: list[Batch] = attrs.field(factory=list)
     out_of_range: list[TopicPartition] = attrs.field(factory=list)

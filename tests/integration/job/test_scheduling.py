@@ -83,3 +83,24 @@ def test_what_a_call_enqueues_belongs_to_it(lab: Lab, way: Way) -> None:
     [dead] = lab.dead(task)
     assert dead.value() == b"too much"
     assert flux_headers(dead)["flux-error-type"].endswith(b"DeliveryError")
+
+
+@at_once(*WAYS)
+def test_the_last_work_of_an_id_is_called_and_cancelled_work_is_not(lab: Lab, way: Way) -> None:
+    seen: list[bytes] = []
+    adapter = way.adapter(lab.bootstrap)
+    task = lab.task(way.handler(lambda message: seen.append(message.value)), partitions=3, adapter=adapter)
+    for value, delay, name in ((b"first", 0, "a"), (b"second", 0, "a"), (b"cancelled", 0, "b"), (b"other", 0, "c")):
+        task.enqueue(value, key=value, delay=delay, id=name).result(SECONDS)
+    task.cancel("b").result(SECONDS)
+    with lab.running(task, adapter=adapter):
+        # all of it is due: only what the worker reads before its first call keeps it from calling what is void
+        wait_for(lambda: len(seen) == 2, "what was enqueued before the start")
+        task.enqueue(b"later", delay=60, id="a").result(SECONDS)
+        task.enqueue(b"never", delay=2, id="b").result(SECONDS)
+        task.cancel("b").result(SECONDS)
+        task.enqueue(b"sooner", delay=0.5, id="a").result(SECONDS)
+        task.enqueue(b"last", delay=3, id="d").result(SECONDS)
+        wait_for(lambda: b"last" in seen, "what was enqueued while it ran")
+    assert sorted(seen[:2]) == [b"other", b"second"]
+    assert seen[2:] == [b"sooner", b"last"]

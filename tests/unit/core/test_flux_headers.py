@@ -174,3 +174,24 @@ def test_the_highest_partition_is_valid() -> None:
 def test_all_invalid_headers_are_named() -> None:
     own = [(flux_headers.DUE, b"soon"), (flux_headers.ATTEMPTS, b"many")]
     assert flux_headers.read(own, 1, T0_MS, 0).ignored == (flux_headers.DUE, flux_headers.ATTEMPTS)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("flux-id", "id"), ("flux-cancelled", "cancelled")])
+def test_a_name_is_the_last_header(name: str, kind: str) -> None:
+    named = read((flux_headers.DUE, b"5"), (name, "ä".encode())).named
+    assert named is not None
+    assert (named.kind, named.name, named.tick) == (kind, "ä", 0)
+    assert read((name, b"x"), (flux_headers.DUE, b"5")).named is None
+    assert read((name, b"")).named is None
+    assert read((name, None)).named is None
+
+
+def test_a_tick_of_a_schedule_has_its_time() -> None:
+    named = read((flux_headers.TICK, b"60000"), (flux_headers.SCHEDULE, b"s")).named
+    assert named is not None
+    assert (named.kind, named.name, named.tick) == ("schedule", "s", 60_000)
+
+
+def test_a_record_with_a_name_is_read_wholly() -> None:
+    unread = flux_headers.UnreadHeaders(1, T0_MS, DELAY, lambda message, names: None)
+    assert unread.due([(flux_headers.DUE, b"5"), (flux_headers.ID, b"x")]) is None

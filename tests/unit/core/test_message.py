@@ -8,6 +8,7 @@ import pytest
 
 from flux.core import flux_headers
 from flux.core.message import Headers, Message
+from flux.core.named_work import NamedWork
 from unit.support.engine_support import T0_MS, FakeRecord, record
 
 
@@ -147,3 +148,13 @@ def test_headers_that_cannot_be_read_are_not_read_again_in_place() -> None:
     message = of(Once(0))
     assert not message.headers_readable
     assert not message.again(1_000).headers_readable
+
+
+def test_a_name_counts_until_the_first_call_was_made() -> None:
+    named = NamedWork("id", "x")
+    message = of(record(0), flux_headers.FluxHeaders(stage=1, attempts=0, named=named))
+    assert message.named is named
+    assert message.again(T0_MS).named is None
+    assert of(record(0)).named is None
+    unread = flux_headers.UnreadHeaders(1, T0_MS, 0, lambda message, names: None)
+    assert Message.of(record(0), b"v", unread).named is None

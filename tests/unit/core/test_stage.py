@@ -24,6 +24,13 @@ def test_names_are_those_of_the_ruby_library() -> None:
     ]
 
 
+def test_records_of_the_first_retry_topic_may_have_names() -> None:
+    assert [stage.number for stage in STAGES if stage.has_names] == [1]
+    none = Stages("T", "G", 0)
+    assert [stage.number for stage in (*none, none.leftover(1)) if stage.has_names] == [1]
+    assert not none[1].has_names
+
+
 def test_stages_say_what_they_are() -> None:
     assert [str(stage) for stage in STAGES] == ["main", "retry 1", "retry 2", "retry 3", "dead letters"]
     assert str(STAGES.leftover(7)) == "leftover"

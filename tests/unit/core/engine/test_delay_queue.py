@@ -181,3 +181,30 @@ def test_records_with_one_due_time_are_taken_by_offset_from_slices_in_any_order(
     delay_queue.add(owner, piece((1, 0), (5, 9), (6, 3)), 3)
     delay_queue.add(owner, piece((5, 7)), 1)
     assert take(delay_queue, 9)[1] == [(1, 0), (5, 7), (5, 9), (6, 3)]
+
+
+def test_what_is_withheld_counts_as_waiting_and_is_due_only_when_it_is_released() -> None:
+    delay_queue, owner, other = DelayQueue(), assignment(), assignment(partition=P1)
+    delay_queue.add(owner, piece((1000, 0), (2000, 1)), 2, withheld=True)
+    delay_queue.add(owner, piece((500, 2)), 1, withheld=True)
+    assert (len(delay_queue), owner.waiting, owner.waiting_bytes, owner.waiting_offsets) == (3, 3, 3, 3)
+    assert delay_queue.next_due is None
+    assert delay_queue.due(10**15, 500) is None
+    assert delay_queue.withheld == [owner]
+    delay_queue.release(other)
+    delay_queue.release(owner)
+    assert delay_queue.withheld == []
+    assert take(delay_queue, 10**15) == (owner, [(500, 2), (1000, 0), (2000, 1)])
+    assert len(delay_queue) == 0
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_what_is_withheld_is_discarded_with_its_partition(more: bool) -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1000, 0)), 1, withheld=True)
+    if more:
+        delay_queue.add(owner, piece((1000, 1)), 1)
+    delay_queue.drop(owner)
+    assert (len(delay_queue), owner.waiting, delay_queue.withheld) == (0, 0, [])
+    delay_queue.release(owner)
+    assert delay_queue.next_due is None

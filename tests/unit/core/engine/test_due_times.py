@@ -12,6 +12,7 @@ from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.slices import Slice
 from flux.core.message import Message
 from flux.core.monitoring.log_events import LogEvents
+from flux.core.monitoring.stats import Stats
 from flux.core.ports import CommittedOffset
 from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
 
@@ -130,7 +131,7 @@ def test_what_arrives_after_its_time_is_counted() -> None:
 
 def times(**settings: Any) -> tuple[DueTimes, LogEvents]:
     log_events = LogEvents()
-    return DueTimes(policy(**settings), STAGES[1], log_events), log_events
+    return DueTimes(policy(**settings), STAGES[1], log_events, Stats()), log_events
 
 
 def test_a_forwarded_record_waits_as_its_stage_or_its_call_says_and_no_longer_than_the_limit() -> None:
@@ -201,3 +202,14 @@ def test_an_interrupt_in_the_users_wait_is_not_hidden() -> None:
     due_times, _ = times(waits=Waits(interrupted, 100))
     with pytest.raises(KeyboardInterrupt):
         due_times.wait(STAGES[1], None, 0)
+
+
+def test_of_two_records_with_an_id_the_first_is_void_and_a_cancellation_is_due_at_once() -> None:
+    made, _ = times()
+    later = [("flux-attempts", b"0"), ("flux-due", str(T0_MS + 9_000).encode())]
+    headers = [[*later, (name, b"x")] for name in ("flux-id", "flux-cancelled")]
+    piece = Slice([record(offset, headers=headers[offset]) for offset in range(2)], 2)
+    timed, _ = made.timed(assignment(), piece, T0_MS)
+    assert timed.due_times == [T0_MS, T0_MS + 9_000]
+    assert timed.messages is not None
+    assert [(each.offset, each.named and each.named.void) for each in timed.messages] == [(1, True), (0, True)]

@@ -8,10 +8,12 @@ import pytest
 
 from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.common import Common
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
 from flux.core.limits.call_limits import CallLimits
-from flux.core.ports import Batch
+from flux.core.ports import Batch, CommittedOffset, PollResult
+from flux.core.stage import Stages
 from unit.support.engine_support import P0, P1, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
 
 
@@ -204,3 +206,109 @@ def test_with_limits_by_name_a_partition_without_room_offers_no_call() -> None:
     assert work.available(T0) == 1
     owner.in_key_queues = FULL
     assert work.available(T0) == 0
+
+
+# ---- records with names: delayed work with an id
+
+
+def named(driver: Driver, offset: int, after: float, kind: str = "flux-id", name: bytes = b"x") -> FakeRecord:
+    due_at = str(T0_MS + int(after * 1000)).encode()
+    return driver.record(offset, headers=[("flux-attempts", b"0"), ("flux-due", due_at), (kind, name)])
+
+
+def called(driver: Driver) -> list[int]:
+    """Offsets whose call is made, of all that are taken."""
+    made: list[int] = []
+    while (run := driver.engine.take(True, driver.now)) is not None:
+        messages = [driver.message(run, index) for index in range(run.limit)]
+        made += [each.offset for each in messages if each.named is None or each.named.begin()]
+        driver.work(run)
+    return made
+
+
+def at_the_end(driver: Driver) -> None:
+    driver.engine.polled(PollResult(reached={driver.p0: driver.engine.read_offsets()[driver.p0]}), driver.now)
+
+
+def test_of_two_records_with_an_id_the_later_is_called() -> None:
+    driver = retrying()
+    driver.poll(named(driver, 0, 5), named(driver, 1, 3), due(driver, 2, 1))
+    at_the_end(driver)
+    driver.now += 10
+    assert called(driver) == [2, 1]
+    assert driver.engine.stats.replaced == 1
+    assert driver.commit() == {0: CommittedOffset(3)}
+
+
+def test_records_with_an_id_wait_until_their_partition_was_read_to_its_end() -> None:
+    driver = retrying()
+    driver.poll(named(driver, 0, 0))
+    driver.now += 10
+    assert driver.nothing_to_take()
+    assert driver.engine.waiting == 1
+    driver.poll(named(driver, 1, 0, "flux-cancelled"))
+    assert driver.nothing_to_take()
+    at_the_end(driver)
+    assert called(driver) == []
+    assert driver.commit() == {0: CommittedOffset(2)}
+    driver.poll(named(driver, 2, 0))
+    assert called(driver) == [2]
+
+
+def test_a_partition_that_was_at_its_end_before_the_first_id_withholds_nothing() -> None:
+    driver = retrying()
+    at_the_end(driver)
+    driver.poll(named(driver, 0, 0))
+    assert called(driver) == [0]
+
+
+def test_records_without_a_name_wait_for_no_end() -> None:
+    driver = retrying()
+    driver.poll(due(driver, 0, 0))
+    assert called(driver) == [0]
+
+
+def test_what_is_withheld_is_released_when_it_takes_too_long_or_there_is_no_more_room() -> None:
+    driver = retrying()
+    driver.poll(named(driver, 0, 0))
+    driver.now += 20
+    driver.poll(named(driver, 1, 0, name=b"y"))
+    assert driver.nothing_to_take()
+    driver.now += 10
+    driver.poll()
+    assert called(driver) == [0, 1]
+
+    full = retrying(max_waiting=2)
+    full.poll(named(full, 0, 0), named(full, 1, 0, name=b"y"))
+    assert full.turn().pause == (full.p0,)
+    full.poll()
+    assert called(full) == [0, 1]
+
+
+def test_what_another_owner_has_completed_still_replaces_what_waits() -> None:
+    tracker = OffsetTracker(0, (), 4095)
+    tracker.delivered(0, 4)
+    tracker.done(2, 4)
+    driver = retrying()
+    driver.assign(CommittedOffset(0, tracker.metadata()))
+    driver.poll(named(driver, 0, 0), named(driver, 1, 0, name=b"y"), named(driver, 2, 0), due(driver, 3, 0))
+    at_the_end(driver)
+    assert called(driver) == [1]
+    assert driver.commit() == {0: CommittedOffset(4)}
+
+
+def test_only_the_first_retry_stage_looks_at_names() -> None:
+    for stage in (STAGES[2], Stages("t", "g", 0)[1]):
+        driver = Driver(stage)
+        driver.assign(0, 0)
+        driver.poll(named(driver, 0, 0), named(driver, 1, 0))
+        at_the_end(driver)
+        assert called(driver) == [0, 1]
+
+
+def test_a_void_record_is_out_of_the_way_at_once() -> None:
+    driver = retrying()
+    at_the_end(driver)
+    driver.poll(named(driver, 0, 1e6, "flux-cancelled"))
+    assert called(driver) == []
+    assert driver.commit() == {0: CommittedOffset(1)}
