@@ -90,8 +90,8 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {_dead(found)}"
     for pausing in found.pauses()[:_MAX_PROCESSES]:
-        next_try = f"; next try {_next_try(pausing)}"
-        yield one_line(f"{at} paused: {pausing.process}, by {pausing.error}, for {lasting(pausing.seconds)}{next_try}")
+        since = f"by {_by(pausing)}, for {lasting(pausing.seconds)}; {pausing.end}"
+        yield one_line(f"{at} paused: {pausing.what}, {since}")
     for held in found.held_back:
         yield one_line(f"{at} held back: {held_line(found, held)}")
     for blocker in blockers[:_MAX_BLOCKERS]:
@@ -138,16 +138,14 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
 
 
 def _pauses(paused: Sequence[TaskPause]) -> Table:
-    shown = table("paused", "by", "for", "next try", numbers=["for"])
+    shown = table("paused", "by", "for", "end", numbers=["for"])
     for each in paused[:_MAX_PROCESSES]:
-        shown.add_row(
-            cell(each.process, "bold"), cell(each.error, "yellow"), cell(lasting(each.seconds)), cell(_next_try(each))
-        )
+        shown.add_row(cell(each.what, "bold"), cell(_by(each), "yellow"), cell(lasting(each.seconds)), cell(each.end))
     return shown
 
 
-def _next_try(pausing: TaskPause) -> str:
-    return f"in {lasting(pausing.tried_in)}" if pausing.tried_in else "now"
+def _by(pausing: TaskPause) -> str:
+    return f"{pausing.error} ({pausing.why})" if pausing.why else pausing.error
 
 
 def _blockers(blockers: Sequence[Blocker]) -> Table:
@@ -270,8 +268,9 @@ def _held_object(found: TaskStatus, held: HeldBack) -> dict[str, Any]:
 
 
 def _pause_object(each: TaskPause) -> dict[str, Any]:
-    tried_in = None if each.tried_in is None else round(each.tried_in, 1)
-    return {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
+    tried_in, ends_in = (None if left is None else round(left, 1) for left in (each.tried_in, each.ends_in))
+    known = {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
+    return {**known, "command": each.command, "ends_in": ends_in, "why": each.why, "stages": each.stages}
 
 
 def _process_object(each: ReceivedReport) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from flux.core.text import one_line
 from flux.web import live
 from flux.web.auth import AuthMiddleware, path_of
 from flux.web.page_context import PageContext, context_of, require
+from flux.web.pages import commands, decisions, jobs, login, outbox, records, tasks, workers
 from flux.web.pages import dead_letters as dead_letters
-from flux.web.pages import decisions, jobs, login, outbox, records, tasks, workers
 from flux.web.query_parameters import form
 from flux.web.users import UserRole
 
@@ -55,6 +55,7 @@ READS = {
     "/tasks/{task}/doctor": tasks.show_doctor,
 }
 CHANGES: dict[str, Sent] = {
+    "/tasks/{task}/commands": commands.send,
     "/tasks/{task}/dead-letters/replay": dead_letters.replay,
     "/tasks/{task}/dead-letters/reject": decisions.reject,
     "/tasks/{task}/dead-letters/{partition:int}/{offset:int}/edit": decisions.edit,

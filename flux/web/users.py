@@ -25,7 +25,7 @@ class UserRole(enum.IntEnum):
     VIEWER = 1
     """Sees everything, and exports dead letters."""
     OPERATOR = 2
-    """Replays, edits and rejects dead letters, and cancels jobs."""
+    """Replays, edits and rejects dead letters, cancels jobs, and gives commands to workers."""
     ADMIN = 3
     """Deletes dead letters."""
 

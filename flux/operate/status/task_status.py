@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
 from flux.consuming.open_transactions import HeldBack
-from flux.core.monitoring.report import StageReport
+from flux.core.monitoring.report import Paused, StageReport, ranges_of
 from flux.core.ports import CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Role, Stage
+from flux.operate.formatting import lasting
 from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.progress import Progress
 from flux.operate.status.records import NOT_EXAMINED, Counted, Gaps
@@ -122,14 +123,8 @@ class TaskStatus:
 
     def pauses(self) -> list[TaskPause]:
         """The longest first."""
-        named: dict[str, TaskPause] = {}
-        for each in self.reports or ():
-            for report in (one for status in self.stages for one in each.of(status.stage)):
-                paused, name = report.paused, each.report.name
-                if paused is not None:
-                    left = None if paused.tried_in is None else max(0.0, paused.tried_in - each.age)
-                    named[name] = TaskPause(name, paused.error, paused.seconds + each.age, left)
-        return sorted(named.values(), key=lambda each: -each.seconds)
+        found = [pause for each in self.reports or () for pause in pauses_of(each, [one.stage for one in self.stages])]
+        return sorted(found, key=lambda each: -each.seconds)
 
     def waiting(self, each: StageStatus) -> int:
         """Records of a retry stage that are not due yet, estimated.
@@ -199,12 +194,57 @@ class TaskStatus:
 
 @attrs.frozen
 class TaskPause:
-    """A process in which the task is paused. `seconds`: until now; `tried_in`: seconds until the next try."""
+    """A process in which the task is paused: by an outage, or by somebody's command, of a few stages maybe. `seconds`:
+    until now; `tried_in`: seconds until the next try."""
 
     process: str
     error: str
+    """The type of what was raised; for a command, who gave it."""
     seconds: float
     tried_in: float | None
+    command: bool = False
+    ends_in: float | None = None
+    """Seconds until a command ends; None: it does not end by itself."""
+    why: str = ""
+    stages: str = ""
+    """Those that are paused, such as "0,2-4"; empty: all that the process runs."""
+
+    @property
+    def end(self) -> str:
+        """What ends it."""
+        if not self.command:
+            return f"next try {f'in {lasting(self.tried_in)}' if self.tried_in else 'now'}"
+        return "until flux resume" if self.ends_in is None else f"ends in {lasting(self.ends_in)}"
+
+    @property
+    def what(self) -> str:
+        """The process, and its paused stages if these are not all."""
+        return f"{self.process}, stage {self.stages}" if self.stages else self.process
+
+
+def pauses_of(received: ReceivedReport, stages: Sequence[Stage]) -> Iterator[TaskPause]:
+    """The pauses of a process. `stages`: the task's."""
+    own = [report for stage in stages for report in received.of(stage)]
+    same: dict[tuple[bool, str, str], tuple[Paused, list[int]]] = {}
+    for report in own:
+        paused = report.paused
+        if paused is not None:
+            same.setdefault((paused.commanded, paused.error, paused.why), (paused, []))[1].append(report.stage)
+    for paused, numbers in same.values():
+        left, ends = (
+            None if each is None else max(0.0, each - received.age) for each in (paused.tried_in, paused.ends_in)
+        )
+        some = paused.commanded and len(numbers) < len(own)
+        yield TaskPause(
+            received.report.name,
+            paused.error,
+            paused.seconds + received.age,
+            left,
+            paused.commanded,
+            ends,
+            paused.why,
+            ranges_of(numbers) if some else "",
+        )
 
 
 @attrs.frozen

@@ -215,6 +215,8 @@ def test_a_line_shows_a_pause() -> None:
     for paused, says in (
         (Paused(EVIL, 29.0, 11.0), "for 30 seconds; next try in 10 seconds"),
         (Paused(EVIL, 29.0, None), "for 30 seconds; next try now"),
+        (Paused(EVIL, 29.0, None, commanded=True), "for 30 seconds; until flux resume"),
+        (Paused(EVIL, 29.0, None, commanded=True, ends_in=61.0), "for 30 seconds; ends in 1.0 minute"),
     ):
         reports = [
             attrs.evolve(received, report=attrs.evolve(received.report, stages=(attrs.evolve(shown, paused=paused),)))

@@ -154,6 +154,21 @@ def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
     ]
 
 
+def test_a_pause_by_a_command_says_who_until_when_and_of_which_stages() -> None:
+    paused = Paused("ada", 5.0, None, commanded=True, ends_in=60.0, why="audit")
+    later = attrs.evolve(paused, seconds=5.1)
+    found = at(
+        stage_status(), stage_status(1), reports=[received(stage_report(paused=paused), stage_report(1, paused=later))]
+    )
+    [pausing] = found.pauses()
+    assert (pausing.process, pausing.error, pausing.command, pausing.ends_in) == ("host pid 7", "ada", True, 58.0)
+    assert (pausing.end, pausing.what, pausing.why) == ("ends in 58 seconds", "host pid 7", "audit")
+    endless = attrs.evolve(paused, ends_in=None)
+    found = at(stage_status(), stage_status(1), reports=[received(stage_report(), stage_report(1, paused=endless))])
+    [pausing] = found.pauses()
+    assert (pausing.end, pausing.what) == ("until flux resume", "host pid 7, stage 1")
+
+
 def test_the_next_try_of_a_report_is_not_in_the_past() -> None:
     [pausing] = at(
         stage_status(), reports=[received(stage_report(paused=Paused("OSError", 1.0, 1.5)), age=4.0)]
