@@ -214,6 +214,7 @@ class Metrics(Hooks, Collector):
         if coordinator is None:
             return
         paused, pauses = coordinator.verdicts.paused()
+        paused = paused or bool(coordinator.control.held)
         families.set(names.PAUSED, (job.name,), paused and not coordinator.ending.ended)
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)

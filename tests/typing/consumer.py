@@ -280,7 +280,7 @@ def work() -> None:
 
 
 async def work_in_a_loop() -> None:
-    assert_type(await flux.Worker(Billing, metrics_port=9464, report=True).run_async(), int)
+    assert_type(await flux.Worker(Billing, metrics_port=9464, report=True, control=True).run_async(), int)
     async with flux.Worker(Billing) as worker:
         await worker.wait_async()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import flux
+from flux.core.control.standing import Hold
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.ports import CommittedOffset, ProducerRecord, Watermarks
 from flux.observe import names
@@ -197,6 +199,19 @@ def test_a_pause_is_there_from_its_first_call_to_its_end() -> None:
         assert sample("flux_paused_seconds_total") == lasted
         assert sample("flux_pauses_total") == 1
     watching.close()
+
+
+def test_a_pause_by_somebody_is_one_too() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+    worker = flux.Worker(peer.task(lambda message: None), adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    with running(worker):
+        wait_for(lambda: worker.ready, "the start")
+        control = worker.jobs[0].coordinator.control  # type: ignore[union-attr]
+        control.hold({1: Hold("ada", "", 0.0, math.inf)})
+        assert read(watching.text())("flux_paused") == 1
+        control.hold({})
+        assert read(watching.text())("flux_paused") == 0
 
 
 def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:
