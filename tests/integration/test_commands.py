@@ -78,7 +78,7 @@ class Shop(shops.Shop):
 
     def processes(self) -> dict[int, Any]:
         """By pid, the reports of processes that own a partition of the main topic."""
-        found = self.status()["processes"]
+        found = self.status()["processes"] or []
         return {each["pid"]: each for each in found if any(one["partitions"] for one in each["stages"])}
 
     def produce(self, *values: str) -> None:
