@@ -129,11 +129,16 @@ class Assignment:
     def read_to(self, end: int) -> bool:
         """No more records will be delivered below offset `end`. Returns whether that moves the committable offset."""
         if self.offset_tracker is None:
-            self.offset_tracker = OffsetTracker(end, (), self.max_metadata)
+            self._begin(end)
             return True
         before = self.offset_tracker.committable
         self.offset_tracker.delivered(end, end)
         return self.offset_tracker.committable != before
+
+    def _begin(self, start: int) -> OffsetTracker:
+        """The partition has shown its oldest offset."""
+        self.start, self.offset_tracker = start, OffsetTracker(start, (), self.max_metadata)
+        return self.offset_tracker
 
     def give_back(self, piece: Slice) -> None:
         """Puts a slice that was taken from the backlog, or its rest, back in order."""
@@ -149,9 +154,8 @@ class Assignment:
         """Records in the offset tracker that these were delivered. Returns slices of those that are neither done nor
         in memory already."""
         first, last = records[0].offset(), records[-1].offset()
-        if self.offset_tracker is None:
-            self.offset_tracker = OffsetTracker(first, (), self.max_metadata)
-        offset_tracker, before = self.offset_tracker, self.offset_tracker.end
+        offset_tracker = self._begin(first) if self.offset_tracker is None else self.offset_tracker
+        before = offset_tracker.end
         if first >= before and first >= self.restored:
             offset_tracker.delivered(first, last + 1)
             yield Slice(records, last + 1)

@@ -404,6 +404,24 @@ def test_only_a_start_offset_without_a_commit_need_not_be_committed(
     assert owned.must_commit({P0: CommittedOffset(4)}) == {P0: CommittedOffset(4)}
 
 
+@pytest.mark.parametrize("begins", ["reached", "delivered"])
+def test_where_a_partition_without_a_commit_begins_need_not_be_committed(begins: str) -> None:
+    owned, _ = partitions()
+    owned.assigned({P0: None}, {P0: 0}, T0)
+    if begins == "reached":
+        owned.reached({P0: 4})
+    else:
+        list(owned.assignments[P0].deliver([record(4)]))
+    offsets = owned.commit(T0, None, at_once=True)
+    assert offsets == {P0: CommittedOffset(4)}
+    assert owned.must_commit(offsets) == {}
+    assert owned.uncommitted_progress() == {}
+    owned.reached({P0: 5})
+    if begins == "reached":
+        assert owned.must_commit({P0: CommittedOffset(5)}) == {P0: CommittedOffset(5)}
+        assert owned.uncommitted_progress() == {P0: 5}
+
+
 def test_offsets_that_could_not_be_committed_are_named_a_few_of_many() -> None:
     owned, shared = partitions()
     owned.commit_abandoned({TopicPartition("t", number): CommittedOffset(7) for number in range(SHOWN + 2)}, AWAY)
