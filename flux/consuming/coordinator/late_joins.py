@@ -45,7 +45,7 @@ class LateJoins:
         with self._common.lock:
             dormant = [runtime for runtime in self._common.runtimes if runtime.dormant]
             for runtime in dormant:
-                runtime.dormant = False
+                runtime.dormant, runtime.left = False, True
         for runtime in dormant:
             self._ending.has_left(runtime)
         with self._changed:

@@ -11,6 +11,8 @@ import pytest
 
 import flux
 from flux.adapters.memory import MemoryAdapter
+from flux.consuming.coordinator.common import StageRuntime
+from flux.consuming.coordinator.membership import Ending
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort
 from unit.support.peers_support import AWAY, DENIED, Peer, wait_for
@@ -195,4 +197,19 @@ def test_no_thread_is_left_and_nothing_is_logged_about_them(
         began = peer.machine.monotonic()
         wait_for(lambda: peer.machine.monotonic() > began + 10, "time passes")
     wait_for(lambda: not any(each.name.startswith("flux-late-t") for each in threading.enumerate()), "it has ended")
-    assert caplog.text == ""
+    assert not [line for line in caplog.messages if "t-g-try-2" in line or "t-g-try-3" in line]
+
+
+def test_a_stage_that_never_joined_has_left_before_anybody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be said to wait for an assignment, or to stand still, for as long as the worker ran."""
+    peer, has_left, seen = Peer(), Ending.has_left, list[bool]()
+
+    def noted(ending: Ending, runtime: StageRuntime) -> None:
+        if not runtime.joined:
+            seen.append(runtime.left and not runtime.dormant)
+        has_left(ending, runtime)
+
+    monkeypatch.setattr(Ending, "has_left", noted)
+    with peer.working(peer.task(Handler().call, wait=WAIT, retries=3)):
+        wait_for(lambda: members(peer) == [0, 1], "two have joined")
+    assert seen == [True, True]
