@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,10 @@ settings.register_profile(
     "mutants", settings.get_profile("flux"), max_examples=25, phases=(Phase.explicit, Phase.generate)
 )
 settings.load_profile("flux")
+
+# processes of tests would inherit that it is ignored, as it is in a shell's background
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 REAL = {"brokers", "chaos", "integration", "proof"}
