@@ -335,6 +335,7 @@ def test_idle_stages_do_not_storm_a_broker_that_ends_their_connections(network: 
             joined.append(where)
 
     class Works(flux.Task):
+        wait = 1  # so that all stages join at the start
         hooks = (Joined(),)
 
         def call(self, message: flux.Message) -> None:
