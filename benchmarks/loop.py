@@ -118,8 +118,15 @@ def working(task: type[flux.Task] | flux.Task, watch: Any = None) -> Iterator[Cy
             if run is not None:
                 call(runtime, run)
                 coordinator.finished(runtime, run, None)
+            else:
+                commit()
         with coordinator.lock:
             runtime.engine.commit(time.time())
+
+    def commit() -> None:
+        """For what waits for it before its first call (`max_crashes`)."""
+        with coordinator.lock:
+            runtime.engine.committed(runtime.engine.commit(time.time(), at_once=True) or {}, None, time.time())
 
     yield cycle
     job.end()
@@ -170,6 +177,7 @@ CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "`middleware`, one": lambda: working(_task(middleware=[_middleware])),
     "`give_up_after`": lambda: working(_task(give_up_after=3600)),
     "`rate_limit`, never reached": lambda: working(_task(rate_limit=1e9)),
+    "`max_crashes`": lambda: working(_task(max_crashes=3)),
     "`timeout`": lambda: working(_task(timeout=60)),
     "`BatchTask`, 100 a call": lambda: working(Batched),
 }

@@ -40,6 +40,7 @@ class Settings(TypedDict, total=False):
     in_place_retries: int
     in_place_wait: Seconds
     give_up_after: Seconds | None
+    max_crashes: int | None
     concurrency: int
     concurrency_key: NameOf | None
     concurrency_per_key: int

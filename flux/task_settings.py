@@ -44,6 +44,7 @@ def policy_of(task: Any, cls: type, batch: OpenBatch | None) -> Policy:
         concurrency_per_key=task.concurrency_per_key,
         pause_when=task.pause_when,
         timeout=task.timeout,
+        max_crashes=task.max_crashes,
         batch=batch,
         exactly_once=task.exactly_once,
     )

@@ -14,6 +14,7 @@ from flux import config
 from flux.config import AdapterChoice, resolve_adapter
 from flux.consuming.call_chain import check_middleware, check_task
 from flux.consuming.cluster_clients import ClusterClients
+from flux.consuming.exclusion import Exclusion
 from flux.consuming.life_driver import LifeDriver
 from flux.consuming.supervision import Supervision
 from flux.consuming.task_resources import check_resources
@@ -88,6 +89,7 @@ class Worker:
         self._system = system
         self._jobs: list[TaskRuntime] = []
         transactions, clients = TransactionThreads(system), ClusterClients(system)
+        exclusion = Exclusion()
         for given in tasks:
             if not issubclass(given if isinstance(given, type) else type(given), Task):
                 raise ConfigurationError(f"a worker takes Task classes or instances, not {shown(given)}")
@@ -120,6 +122,7 @@ class Worker:
                 on_change=lambda: self._driver.notify(),
                 transactions=transactions,
                 clients=clients,
+                exclusion=exclusion,
             )
             self._jobs.append(job)
         for cluster in {job.adapter.cluster for job in self._jobs}:

@@ -107,7 +107,7 @@ class LoopPollers:
     async def _write(self, runtime: StageRuntime) -> None:
         """The write of a forwarded copy may query the cluster or wait for room. If it is stuck, another thread
         continues, and polling goes on."""
-        if not runtime.engine.has_forwards:
+        if not runtime.engine.open_forwards:
             self._coordinator.procedures.write(runtime)
             return
         await asyncio.wait([self._side_threads.run(self._written, runtime)], timeout=_WRITE)

@@ -16,6 +16,7 @@ from flux.consuming.call_chain import Handler, Middleware
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.cluster_clients import ClusterClients
 from flux.consuming.coordinator import Coordinator, StageRuntime
+from flux.consuming.exclusion import Exclusion
 from flux.consuming.forwarder import settings_for
 from flux.consuming.handlers import handler_of
 from flux.consuming.hook_dispatch import HookDispatch
@@ -68,6 +69,7 @@ class TaskRuntime:
     on_change: Callable[[], None] = lambda: None
     transactions: TransactionThreads = attrs.Factory(lambda self: TransactionThreads(self.system), takes_self=True)
     clients: ClusterClients = attrs.Factory(lambda self: ClusterClients(self.system), takes_self=True)
+    exclusion: Exclusion = attrs.field(factory=Exclusion)
     coordinator: Coordinator | None = None
     started: bool = False
     skips: Mapping[tuple[int, int, int], str] | None = None
@@ -133,6 +135,7 @@ class TaskRuntime:
             hook_dispatch=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
             instance_suffix=f"-{self.name}{self.instance_suffix}",
             on_change=self.on_change,
+            exclusion=self.exclusion,
         )
         if self.adapter.shares_processes:
             self.coordinator.late_joins.choose(admin)

@@ -88,8 +88,8 @@ class Hooks:
 
     def on_dead_letter(self, where: StageInfo, message: Message, reason: str, error: str) -> None:
         """The record was written to the dead-letter topic and acknowledged. `reason`: `exhausted`, `rejected`,
-        `undecodable`, `tombstone` or `expired`; `error`: its type and message, as far as the task's `error_headers`
-        allows."""
+        `undecodable`, `tombstone`, `expired` or `crashed`; `error`: its type and message, as far as the task's
+        `error_headers` allows."""
 
     def on_pause(self, task: str, seconds: float, error: BaseException) -> None:
         """A call found an outage (`flux.Pause`, or `pause_on`): the task makes no calls in this process until it tries

@@ -9,6 +9,7 @@ import attrs
 
 from flux.core.backoff import Waits
 from flux.core.engine.batches import MOST_BATCH, OpenBatch
+from flux.core.engine.crashes import LEAST_CRASHES, MOST_CRASHES
 from flux.core.engine.forwards import ErrorHeaders
 from flux.core.engine.offset_tracker import MAX_METADATA
 from flux.core.engine.verdicts import Move, Rules, Verdict
@@ -81,6 +82,8 @@ class Policy:
     """From which share of failures on the task pauses; None: none."""
     timeout: float | None = attrs.field(default=None, converter=seconds)
     """Time limit of a call: see `Task.timeout`."""
+    max_crashes: int | None = None
+    """Processes in a row that may vanish before the record that they were calling is dead; None: any number."""
     batch: OpenBatch | None = None
     """None: a call takes one record."""
     exactly_once: bool = False
@@ -118,6 +121,8 @@ class Policy:
             ("in_place_retries", self.in_place_retries, 0, MOST_IN_PLACE_RETRIES),
         ):
             check_whole(name, number, least, most)
+        if self.max_crashes is not None:
+            check_whole("max_crashes", self.max_crashes, LEAST_CRASHES, MOST_CRASHES)
         for name, duration in (
             ("offset_commit_interval", self.commit_interval),
             ("drain_timeout", self.drain_timeout),

@@ -67,7 +67,8 @@ DEAD = Metric(
     "flux_dead_letters_total",
     "counter",
     (*_STAGE, "reason"),
-    "Records that became dead letters, by reason: exhausted, rejected, undecodable, tombstone, expired or skipped.",
+    "Records that became dead letters, by reason: exhausted, rejected, undecodable, tombstone, expired, crashed or"
+    " skipped.",
 )
 LATE = Metric(
     "flux_late_records_total", "counter", _STAGE, "Records that were read a second or more after their due time."

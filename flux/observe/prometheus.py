@@ -83,7 +83,7 @@ class Histogram:
 
 MOST_ERRORS = 50
 """Types of errors with a label of their own in a stage; others share one."""
-_REASONS = ("exhausted", "rejected", "undecodable", "tombstone", "expired", "skipped")
+_REASONS = ("exhausted", "rejected", "undecodable", "tombstone", "expired", "crashed", "skipped")
 _EVENTS = ("assigned", "revoked", "lost")
 
 

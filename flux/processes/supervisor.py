@@ -27,7 +27,7 @@ logger = logging.getLogger("flux.supervisor")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds before a dead child is restarted; doubled each time, until one has lived for a minute."""
 DEATHS, WITHIN = 5, 60.0
-"""A child that dies this often within so many seconds is not restarted."""
+"""A child that exits with an error this often within so many seconds is not restarted."""
 USAGE = 2
 """The exit code of a child for which a restart is pointless."""
 _CHECK_INTERVAL = 0.1
@@ -125,8 +125,9 @@ class Supervisor:
     def _died(self, child: _Child, code: int, how: str, now: float) -> None:
         if now - child.started > WITHIN:
             child.pause = FIRST_PAUSE
-        child.deaths.append(now)
-        hopeless = len(child.deaths) == DEATHS and now - child.deaths[0] <= WITHIN
+        if code >= 0:  # several records may end their process by a signal, and become dead letters one after the other
+            child.deaths.append(now)
+        hopeless = code >= 0 and len(child.deaths) == DEATHS and now - child.deaths[0] <= WITHIN
         if code == USAGE or hopeless:
             often = f", {DEATHS} times within {WITHIN:.0f} s" if hopeless else ""
             logger.error("%s %s%s: stopping the others", child.name, how, often)

@@ -6,6 +6,17 @@ with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see 
 from flux.testing.kit import Clock, Kit, WaitingRecord, kit
 from flux.testing.machine import Stuck
 from flux.testing.records import Records, StoredRecord
-from flux.testing.working import HandlerFailure, Summary
+from flux.testing.working import HandlerFailure, ProcessVanished, Summary
 
-__all__ = ["Clock", "HandlerFailure", "Kit", "Records", "StoredRecord", "Stuck", "Summary", "WaitingRecord", "kit"]
+__all__ = [
+    "Clock",
+    "HandlerFailure",
+    "Kit",
+    "ProcessVanished",
+    "Records",
+    "StoredRecord",
+    "Stuck",
+    "Summary",
+    "WaitingRecord",
+    "kit",
+]

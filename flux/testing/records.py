@@ -64,8 +64,8 @@ class StoredRecord:
 
     @property
     def reason(self) -> str | None:
-        """Why flux forwarded it: `error`, `exhausted`, `rejected`, `undecodable`, `tombstone`, `expired`; None: it did
-        not."""
+        """Why flux forwarded it: `error`, `exhausted`, `rejected`, `undecodable`, `tombstone`, `expired`, `crashed`;
+        None: it did not."""
         return self.header(flux_headers.REASON)
 
     @property

@@ -41,6 +41,11 @@ Step = Callable[[], Any]
 Life = Generator[Step, Any, "Summary"]
 
 
+class ProcessVanished(BaseException):
+    """Raised in a call under the kit: the process ends there as by a segfault. It commits nothing more, and `run`
+    raises this; the next `run` is the next process."""
+
+
 @attrs.frozen
 class Summary:
     """Counts of a run. A record that failed, was retried and was then done counts in `failed`, `retried` and `done`."""
@@ -94,7 +99,10 @@ class Working:
                 yield job.setup
             yield from self._work_all()
             waiting = sum(loop.runtime.engine.waiting for _, _, loop in self._loops)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ProcessVanished):
+                for _, _, loop in self._loops:
+                    loop.runtime.engine.lost(loop.runtime.engine.partitions)
             with suppress(BrokerError, Stuck):
                 self._leave()
             raise
@@ -141,7 +149,7 @@ class Working:
             left = max(min(deadlines, default=now) - now, _TICK)
             paused = any(engine.call_limits.breaker.paused for engine in engines)
             soon = not paused and any(engine.begins_at(now) is not None for engine in engines)
-            if soon or any(engine.has_forwards or engine.ready(now) or not engine.quiet for engine in engines):
+            if soon or any(engine.open_forwards or engine.ready(now) or not engine.quiet for engine in engines):
                 machine.sleep(min(left, _STEP))
             elif self.to_the_end and (paused or any(engine.waiting for engine in engines)):
                 machine.advance(left)
@@ -156,6 +164,9 @@ class Working:
             progress |= loop.perform(procedures.cycle(runtime.engine, self.machine.monotonic, 0.0))
             while True:
                 run = coordinator.take(runtime, polling=True)
+                if run is None and runtime.engine.awaits_commit():  # which takes no time here
+                    loop.perform(procedures.cycle(runtime.engine, self.machine.monotonic, 0.0))
+                    run = coordinator.take(runtime, polling=True)
                 if run is None:
                     break
                 progress = True

@@ -14,7 +14,7 @@ from flux.operate.dlq.filters import Filter
 from flux.web.auth import Sessions
 
 AGES = {"15m": "15 minutes", "1h": "an hour", "6h": "6 hours", "1d": "a day", "7d": "a week", "30d": "30 days"}
-REASONS = ("error", "exhausted", "rejected", "undecodable", "tombstone", "expired", "skipped")
+REASONS = ("error", "exhausted", "rejected", "undecodable", "tombstone", "expired", "crashed", "skipped")
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])\Z")
 _SIZES = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PLACE = re.compile(r"([0-9]{1,9}):([0-9]{1,18})\Z")

@@ -8,10 +8,12 @@ from typing import Any
 
 import attrs
 
+from flux.core.engine.crashes import MOST_CRASHES
 from flux.core.policy import LEAST_METADATA
 from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
 
 EXACTLY_ONCE = "exactly-once"
+KILLS = "kills"
 FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batches", "enqueued")
 
 
@@ -28,6 +30,11 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     rng = random.Random(f"{seed}/exactly-once")
     if EXACTLY_ONCE in (wanted or ()) or (wanted is None and rng.random() < 0.4):
         scenario = _exactly_once(scenario, rng, wanted is not None)
+    rng = random.Random(f"{seed}/kills")
+    if KILLS in (wanted or ()) or (wanted is None and not focus and rng.random() < 0.15):
+        return _kills(scenario, rng)
+    if wanted is None and not focus and rng.random() < 0.4:  # what processes note does no harm
+        return _with_settings(scenario, max_crashes=MOST_CRASHES)
     return scenario
 
 
@@ -142,6 +149,19 @@ def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Sc
     )
 
 
+def _kills(scenario: Scenario, rng: random.Random) -> Scenario:
+    """No process vanishes for another reason: otherwise a record that one was calling might be blamed."""
+    numbers = {record.number for record in scenario.records if rng.random() < 0.1}
+    numbers |= {rng.choice(scenario.records).number}
+    scenario = _records(scenario, lambda record: attrs.evolve(record, kills=record.number in numbers))
+    events = tuple(event for event in scenario.events if event.kind not in VANISHING)
+    settings = {"max_crashes": rng.choice((3, 3, 4, 5)), "max_metadata": 4095}
+    return attrs.evolve(_with_settings(scenario, **settings), events=events, dead_too=False)
+
+
+VANISHING = ("crash", "freeze", "deploy", "crash in a transaction", "freeze in a transaction")
+
+
 def _trouble(scenario: Scenario, rng: random.Random) -> Event:
     kind = rng.choice((*IN_TRANSACTIONS, "transactions", "kick", "crash", "freeze"))
     near = rng.choice(scenario.records).at + rng.choice((0.0, 0.01, 0.2, 2.0))
@@ -199,5 +219,6 @@ WITHOUT = {
     "batches": _one_by_one,
     "enqueued": _at_once,
     EXACTLY_ONCE: lambda s: _without_settings(s, "exactly_once"),
+    KILLS: lambda s: _records(s, lambda record: attrs.evolve(record, kills=False)),
 }
 """The same scenario without one of them."""

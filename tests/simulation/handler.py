@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import flux
 from flux.core.message import Message
 from simulation.machine import Process
-from simulation.records import OWN, SENT, Call, is_own
+from simulation.records import DEAD, OWN, SENT, Call, is_own
 from simulation.scenario import Outcome
 
 if TYPE_CHECKING:
@@ -35,6 +35,14 @@ class Handler:
         self._world = world
         self._retries = retries
         self._process = process
+
+    def _kill(self, calls: Sequence[Call]) -> None:
+        """Ends the process, if a record of these calls does that."""
+        killers = [call for call in calls if call.copy.plan.kills and call.copy.stage != DEAD]
+        if killers:
+            for call in killers:
+                self._world.truth.kills(call)
+            self._world.kill(self._process)
 
     # ---- one record
 
@@ -129,6 +137,7 @@ class Handler:
     def _work(self, calls: list[Call], messages: Sequence[Message]) -> None:
         world, outcome = self._world, self._outcome(calls[0])
         world.machine.point()
+        self._kill(calls)
         self._produce(calls, messages)
         if outcome.length:
             world.machine.park(outcome.length)
@@ -140,6 +149,7 @@ class Handler:
     async def _work_async(self, calls: list[Call], messages: Sequence[Message]) -> None:
         world, outcome = self._world, self._outcome(calls[0])
         await asyncio.sleep(0)
+        self._kill(calls)
         self._produce(calls, messages)
         if outcome.length:
             limit = calls[0].epoch.task.settings.get("timeout") or outcome.length

@@ -11,6 +11,7 @@ from flux.consuming import call_results
 from flux.core import flux_headers
 from flux.core.engine import Engine, retries
 from flux.core.engine.batches import Batches
+from flux.core.engine.crashes import Crashes, Mark
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.in_place import InPlace
@@ -374,3 +375,21 @@ def enqueued_work_goes_to_the_main_topic() -> Mutation:
 @mutant(features=("enqueued",))
 def enqueued_work_counts_an_attempt_that_it_never_had() -> Mutation:
     return flux_headers, "ATTEMPTS", "flux-tries"
+
+
+# ---- processes that vanish
+
+
+@mutant(features=("kills",))
+def a_record_may_end_any_number_of_processes() -> Mutation:
+    return Crashes, "kills", lambda self, offset: False
+
+
+@mutant(features=("kills",))
+def the_next_record_is_blamed_for_what_another_did() -> Mutation:
+    return Crashes, "kills", lambda self, offset: self._limit is not None and self.crashes >= self._limit
+
+
+@mutant(features=("kills",))
+def a_suspect_is_not_named_before_its_call() -> Mutation:
+    return Crashes, "name", lambda self, offset: setattr(self, "mark", Mark(self.crashes))

@@ -44,6 +44,8 @@ class RecordPlan:
     """By stage; the last one repeats."""
     delay: float | None = None
     """Seconds: an application enqueues it, to be done then; None: it is written to the main topic."""
+    kills: bool = False
+    """Whether each of its calls ends the process."""
 
     def outcome(self, stage: int) -> Outcome:
         return self.outcomes[min(stage, len(self.outcomes) - 1)]
@@ -129,6 +131,7 @@ class Scenario:
             or self.latency
             or any(worker.at or worker.skew for worker in self.workers)
             or any(task.settings[name] < 1000 for name in ("max_waiting", "max_metadata") for task in self.tasks)
+            or any(record.kills for record in self.records)
             or any(outcome.length or outcome.crash for record in self.records for outcome in record.outcomes)
         )
 
@@ -221,6 +224,7 @@ def _task(rng: random.Random, number: int, calm: bool) -> TaskPlan:
         "max_waiting": 100_000 if calm else rng.choice((1, 6, 100_000, 100_000)),
         "max_metadata": 4095 if calm else rng.choice((0, 22, 40, 4095, 4095, 4095)),
         "error_headers": rng.choice(("full", "full", "full", str_of)),
+        "max_crashes": None,
     }
     mode: Mode = rng.choice(("threads", "threads", "threads", "tasks", "loop", "loop-threads"))
     return TaskPlan(f"T{number}", f"G{number}", rng.choice((1, 2, 3)), retries, mode, settings)

@@ -91,7 +91,8 @@ def check_batch(truth: Truth, calls: list[Call]) -> None:
     left_out = [call for call in epoch.calls if call.refused and call.began_at == now]
     # what the metadata has no room for stays behind
     full = len(calls) + len(left_out) >= settings["max_batch"] or settings["max_metadata"] < 1000
-    if full or first.process in truth.jumped:
+    is_suspect = len(calls) == 1 and truth.counted["kills"] > 0
+    if full or is_suspect or first.process in truth.jumped:
         return
     mine = {call.copy.offset for call in (*calls, *left_out)}
     waited = max(
@@ -120,6 +121,7 @@ def moved_early(truth: Truth, call: Call, failed_at: int) -> bool:
         epoch.revoking is not None
         or bool(epoch.ended)
         or truth.is_stopping(call.process)
+        or truth.counted["kills"] > 0  # it may have been called alone, and then it moves at once
         or (limit is not None and failed_at + wait * 1000 >= call.copy.born + limit * 1000)
     )
 

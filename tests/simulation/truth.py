@@ -21,6 +21,8 @@ from simulation.scenario import Scenario, TaskPlan
 from simulation.tries import check_again, check_age, check_batch, tries_before
 from simulation.visible import Added, Visible
 
+MOST_KILLS = 20
+
 
 class Truth:
     def __init__(self, scenario: Scenario, machine: Machine, cluster: Any) -> None:
@@ -426,6 +428,15 @@ class Truth:
         lasted = call.ended_at - call.began_at
         if limit and call.epoch.task.awaited and lasted > limit + 0.5 and call.process not in self.stalled:
             raise self.broken(f"{call} has lasted {lasted:.3f} s, and the time limit is {limit:g} s")
+
+    def kills(self, call: Call) -> None:
+        """A call is about to end its process, and its record is to be a dead letter in the end."""
+        self.counted["kills"] += 1
+        self._end(call, "dead", None)
+        end = self.scenario.end  # before, commits may fail, and with them what would be known of a process
+        times = sum(each.outcome == "dead" and each.began_at > end for each in call.copy.calls)
+        if times > MOST_KILLS:
+            raise self.broken(f"{call.copy} has ended {times} processes, and there is no fault any more")
 
     # ---- the end
 

@@ -246,6 +246,14 @@ class World:
             self.machine.touch()
             self.gone(number)
 
+    def kill(self, process: Process) -> None:
+        """The running thread's process ends here, and is started again."""
+        [number] = [number for number, life in self.lives.items() if life.process is process]
+        self.crash(number)
+        self.machine.at(self.machine.time + _RESTART, lambda: self.start(number) if number in self.wanted else None)
+        self.machine.park(1.0)
+        raise AssertionError("a dead process goes on")
+
     def _task(self, plan: TaskPlan, retries: int, process: Process) -> Any:
         handle = Handler(self, retries, process)
         attributes: dict[str, Any] = {"topic": plan.topic, "group_id": plan.group, "retries": retries}

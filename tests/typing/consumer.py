@@ -152,6 +152,7 @@ class Billing(flux.Task):
     in_place_retries = 2
     in_place_wait = 0.05
     give_up_after = 86_400
+    max_crashes = 3
     concurrency = 4
     rate_limit = 100
     rate_limit_scope = "group"

@@ -46,7 +46,7 @@ def filter_options(command: F) -> F:
         click.option(
             "--reason",
             metavar="REASON",
-            help="Only: error, exhausted, rejected, undecodable, tombstone, expired or skipped.",
+            help="Only: error, exhausted, rejected, undecodable, tombstone, expired, crashed or skipped.",
         ),
         click.option("--error", metavar="GLOB", help="Only this error type, or type: message; such as '*timeout*'."),
         click.option("--key", metavar="KEY", help="Only this key."),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from flux.consuming.exclusion import Exclusion
 from flux.consuming.forwarder import Forwarder
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
@@ -104,6 +105,7 @@ class Shared:
     system: System
     lock: Condition
     driver: Driver
+    exclusion: Exclusion
     facts: int = 0
     """Number of facts so far that a waiting thread may wait for."""
     aborted: set[Run] = attrs.field(factory=set)
@@ -112,6 +114,20 @@ class Shared:
     def wake_locked(self, needed: int) -> None:
         self.facts += 1
         self.driver.wake_locked(needed)
+
+    def admits_locked(self, runtime: StageRuntime, now: float) -> bool:
+        """Whether a stage may start a run: beside others, or alone if it is to be alone."""
+        if runtime.engine.wants_alone(now):
+            return self.exclusion.claim(runtime)
+        return self.exclusion.enter()
+
+    def release_locked(self, runtime: StageRuntime) -> None:
+        """Lets others start runs again if a stage does not need the process alone any more, or not yet if its last
+        commit accuses somebody."""
+        self.exclusion.hold(runtime, runtime.engine.unclear())
+        if self.exclusion.owner is runtime and not runtime.engine.wants_alone(runtime.now_locked()):
+            self.exclusion.release(runtime)
+            self.wake_locked(self.policy.concurrency)
 
     def wake_all_locked(self) -> None:
         self.wake_locked(len(self.runtimes) + self.policy.concurrency)

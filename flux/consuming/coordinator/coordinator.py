@@ -14,6 +14,7 @@ from flux.consuming.coordinator.membership import Ending, Rebalances
 from flux.consuming.coordinator.procedures import Procedures
 from flux.consuming.coordinator.sealing import Sealing
 from flux.consuming.coordinator.verdicts import Products, Verdicts
+from flux.consuming.exclusion import Exclusion
 from flux.consuming.forwarder import Forwarder, ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
 from flux.consuming.task_log import TaskLog
@@ -48,6 +49,7 @@ class Coordinator:
         hook_dispatch: HookDispatch | None = None,
         instance_suffix: str = "",
         on_change: Callable[[], None] = lambda: None,
+        exclusion: Exclusion | None = None,
     ) -> None:
         self.policy = policy
         self.system = system
@@ -68,7 +70,8 @@ class Coordinator:
         ]
         self.driver = Driver(lambda runtime: self.procedures.write(runtime))
         task_log = TaskLog(self.hook_dispatch.task, policy)
-        common = Shared(policy, self.runtimes, self.hook_dispatch, task_log, system, self.lock, self.driver)
+        exclusion = Exclusion() if exclusion is None else exclusion
+        common = Shared(policy, self.runtimes, self.hook_dispatch, task_log, system, self.lock, self.driver, exclusion)
         self._common = common
         self.rebalances = Rebalances(common)
         self.ending = Ending(common, self.rebalances.log, on_change)
@@ -111,10 +114,14 @@ class Coordinator:
             if self.concurrency_limit.forgo(number):
                 self._offer_locked()
             return None
+        if not self._common.admits_locked(runtime, now):
+            return None
         if not self.concurrency_limit.take(number, self._comes_locked):
+            self._common.exclusion.leave()
             return None
         run = engine.take(polling, now)
         if run is None:
+            self._common.exclusion.leave()
             self.concurrency_limit.give(number)
             self._offer_locked()
             return None
@@ -147,7 +154,7 @@ class Coordinator:
             runtime.engine.dispatch_mode.slow
             and self.policy.concurrency - self.concurrency_limit.used > len(self._excused)
         )
-        return here and runtime.engine.ready(runtime.now_locked()) > 0
+        return here and self._common.exclusion.admits(runtime) and runtime.engine.ready(runtime.now_locked()) > 0
 
     def _offer_locked(self) -> None:
         """A stage does not need the permit that was reserved for it: offers it to the stages that wait."""
@@ -226,6 +233,7 @@ class Coordinator:
         """A caller has ended a run. `failure`: the process failed in its current call. `writes`: the caller writes
         the forwarded copies; otherwise another thread does."""
         common, engine = self._common, runtime.engine
+        common.exclusion.leave()
         with self.lock:
             paused_at = self.breaker.since
             if run in common.aborted:

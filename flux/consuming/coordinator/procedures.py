@@ -51,6 +51,7 @@ class Procedures:
                 effect = procedure.send(result) if error is None else procedure.throw(error)
             except StopIteration as stop:
                 effect = Done(stop.value)
+            self._common.release_locked(runtime)
         if runtime.moved:
             self.report_forwarded(runtime)
         return effect

@@ -9,12 +9,16 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flux.core.engine.offset_tracker import OffsetTracker
+from flux.core.engine.crashes import Crashes
+from flux.core.engine.offset_tracker import OffsetTracker, read_mark
 from flux.core.engine.slices import Entry, Slice
 from flux.core.named_work import Names
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
+
+if TYPE_CHECKING:
+    from flux.core.engine.runs import Run
 
 
 class Phase(enum.Enum):
@@ -46,6 +50,8 @@ class Assignment:
         "backlog",
         "backlogged",
         "committed",
+        "crashes",
+        "held",
         "in_flight",
         "in_key_queues",
         "jitter",
@@ -73,6 +79,7 @@ class Assignment:
         committed: CommittedOffset | None,
         jitter: int,
         max_metadata: int,
+        crashes: Crashes | None = None,
     ) -> None:
         self.partition = partition
         self.phase = Phase.WORKING
@@ -82,15 +89,18 @@ class Assignment:
         self.restored = done[-1][1] if done else 0
         """Records below this offset may have been completed by another owner."""
         self.committed = committed
+        self.crashes = Crashes() if crashes is None else crashes
         self.start = start
         self.jitter = jitter
         """Random part of the default waits, 0 … 29."""
         self.backlog: deque[Slice] = deque()
         self.backlogged = 0
-        """Records in the backlog."""
+        """Records in the backlog, those held included."""
+        self.held: deque[Slice] = deque()
+        """Slices of the backlog whose records may not be taken as usual: see `crashes.py`."""
         self.queued = False
         """Whether it is in the round of partitions with a backlog."""
-        self.running: dict[object, None] = {}
+        self.running: dict[Run, None] = {}
         """Runs with records of this partition."""
         self.in_key_queues = 0
         """Entries in key queues, including running ones and those that hold their key."""
@@ -117,14 +127,36 @@ class Assignment:
         """What may be committed now; None if not known yet."""
         if self.offset_tracker is None:
             return None
-        return CommittedOffset(self.offset_tracker.committable, self.offset_tracker.metadata())
+        return self._offset(self.offset_tracker)
 
     def committable_after(self, ended: list[tuple[int, int]]) -> CommittedOffset:
         """What may be committed together with the end of these offset ranges, which are in memory and not done."""
         assert self.offset_tracker is not None
         ended.sort()
         later = self.offset_tracker.after(ended)
-        return CommittedOffset(later.committable, later.metadata())
+        return self._offset(later)
+
+    def _offset(self, offset_tracker: OffsetTracker) -> CommittedOffset:
+        return CommittedOffset(offset_tracker.committable, offset_tracker.metadata(self.crashes.noted(offset_tracker)))
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the last commit has the current mark."""
+        committed, offset_tracker = self.committed, self.offset_tracker
+        if committed is None or offset_tracker is None:
+            return False
+        return read_mark(*committed) == self.crashes.noted(offset_tracker)
+
+    def notes(self, committable: CommittedOffset) -> bool:
+        """Whether there is no mark, or a commit of `committable` has room for it."""
+        return self.crashes.mark is None or read_mark(*committable) is not None
+
+    def survives(self, now: float) -> bool:
+        """Whether its owner has survived: then it notes no mark any more."""
+        if self.offset_tracker is None:
+            return False
+        oldest = min((run.started for run in self.running), default=now)
+        return self.crashes.settles(self.offset_tracker.changes, oldest, now)
 
     def read_to(self, end: int) -> bool:
         """No more records will be delivered below offset `end`. Returns whether that moves the committable offset."""

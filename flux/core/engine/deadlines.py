@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
+from flux.core.engine.forwarding import Forward
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
 from flux.core.engine.slices import Entry
+from flux.core.engine.suspects import Suspects
 from flux.core.engine.transactions import Transactions
 
 IDLE_REST = 0.5
@@ -26,7 +28,7 @@ LEAST_REST = 0.001
 class Deadlines:
     """Of one stage."""
 
-    __slots__ = ("_common", "_dispatch", "_partitions", "_retries", "_transactions")
+    __slots__ = ("_common", "_dispatch", "_partitions", "_retries", "_suspects", "_transactions")
 
     def __init__(
         self,
@@ -35,12 +37,14 @@ class Deadlines:
         dispatch: Dispatch,
         retries: Retries,
         transactions: Transactions,
+        suspects: Suspects,
     ) -> None:
         self._common = common
         self._partitions = partitions
         self._dispatch = dispatch
         self._retries = retries
         self._transactions = transactions
+        self._suspects = suspects
 
     @property
     def blocked(self) -> bool:
@@ -50,9 +54,18 @@ class Deadlines:
         held = self._common.stage.number in self._common.call_limits.held
         return self._common.stopping or held or full or self._transactions.blocked
 
+    def wants_alone(self, now: float) -> bool:
+        """Whether its call is, or its next one is to be, the only one of the process: no other run may start."""
+        if self._suspects.calls:
+            return True
+        limits = self._common.call_limits
+        return self._suspects.wanted(now) and not self.blocked and not (limits.limited and not limits.most(now))
+
     def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""
         in_place = self._retries.in_place.next_due
+        if self.wants_alone(now):
+            return self._suspects.available
         return self._dispatch.work.available(now) + (in_place is not None and in_place <= now)
 
     def ready(self, now: float) -> int:
@@ -102,6 +115,7 @@ class Deadlines:
         elif (
             ready
             or self._retries.unacknowledged.blocked
+            or self._dispatch.work.backlogs.held
             or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
         ):
             rest = min(rest, BUSY_REST)
@@ -127,16 +141,31 @@ class Deadlines:
             or len(forwards.refused) < len(forwards)
             or len(self._dispatch.work.delay_queue)
             or self._partitions.resets
+            or self._dispatch.work.backlogs.held
             or self.available(now)
             or self._common.held_back
             or any(not forwards.has(entry) for entry in self._open())
         )
 
+    def awaits_commit(self) -> bool:
+        """Whether records wait for a commit before their calls."""
+        return bool(self._dispatch.work.backlogs.held)
+
     @property
     def quiet(self) -> bool:
-        """Whether no call runs, no forward may still be acknowledged, and no record waits for what it produced."""
+        """Whether no call runs or waits for a commit, no forward may still be acknowledged, and no record waits for
+        what it produced."""
         retries = self._retries
-        return not (self._dispatch.running or retries.forwards.any_moving or any(map(retries.in_flight, self._open())))
+        return not (
+            self.awaits_commit()
+            or self._dispatch.running
+            or retries.forwards.any_moving
+            or any(map(retries.in_flight, self._open()))
+        )
+
+    def open(self) -> Iterator[tuple[Entry, Forward | None]]:
+        """Entries whose call has ended but that are not done, each with its forward, if it has one."""
+        return ((entry, self._retries.forwards.of(entry)) for entry in self._open())
 
     def _open(self) -> Iterator[Entry]:
         return (entry for assignment in self._partitions.assignments.values() for entry in assignment.open)

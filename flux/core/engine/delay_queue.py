@@ -91,7 +91,7 @@ class DelayQueue:
                 break
             head = heapq.heappop(self._heads)
             assignment = head[2]
-            if not assignment.backlog:
+            if not (assignment.backlog or assignment.held):
                 break
             passed.append(head)
         for head in passed:

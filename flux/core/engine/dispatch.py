@@ -59,11 +59,11 @@ class Dispatch:
         while not entries:
             run = self._next_slice(spread, chunk if spread else most, most, now)
             if run is not None:
-                return self._start(run, now)
+                return self.start(run, now)
             entries = key_queues.take(chunk, now)
             if spread or not (entries or work.release_due(now, self._common.batch)):
                 break
-        return self._start(KeyQueueRun(entries, now), now) if entries else None
+        return self.start(KeyQueueRun(entries, now), now) if entries else None
 
     def _take_by_name(self, most: int, now: float) -> Run | None:
         """As `take`, with limits by name: they look at each record, so all become entries."""
@@ -71,7 +71,7 @@ class Dispatch:
         while True:
             entries = key_queues.take(most, now)
             if entries:
-                return self._start(KeyQueueRun(entries, now), now)
+                return self.start(KeyQueueRun(entries, now), now)
             if not (work.split_any() or work.release_due(now, self._common.batch)):
                 return None
 
@@ -88,14 +88,14 @@ class Dispatch:
                 alone = not (assignment.in_key_queues or assignment.running)
                 if alone and len(assignment.backlog[0]) >= most and self._admits(assignment):
                     piece = self._at_most(assignment, backlogs.take(), most)
-                    return self._start(WholeBatchRun(assignment, piece, now), now)
+                    return self.start(WholeBatchRun(assignment, piece, now), now)
                 if work.may_split(assignment):
                     work.split()
                     entries = key_queues.take(1, now)
                     continue
                 backlogs.pass_on()
             if entries:
-                return self._start(BatchRun(entries, now), now)
+                return self.start(BatchRun(entries, now), now)
             if not work.release_due(now, max(most, self._common.batch)):
                 return None
 
@@ -173,7 +173,7 @@ class Dispatch:
 
     # ---- runs
 
-    def _start(self, run: Run, now: float) -> Run:
+    def start(self, run: Run, now: float) -> Run:
         if self._common.call_limits.limited:
             self._common.call_limits.started(run, 1 if self._common.policy.batch is not None else run.limit, now)
         self.running[run] = None

@@ -12,7 +12,7 @@ it to the wall clock, which due times refer to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Stall, Turn
@@ -26,6 +26,7 @@ from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
+from flux.core.engine.suspects import Suspects
 from flux.core.engine.transactions import Transactions
 from flux.core.engine.verdicts import Move
 from flux.core.limits.call_limits import CallLimits
@@ -52,12 +53,13 @@ class Engine:
         self.call_limits = CallLimits.of(policy) if call_limits is None else call_limits
         self._watchdog = StallDetector(policy.stalled_after)
         common = self._common = Common(policy, stage, self.call_limits)
-        partitions = self._partitions = Partitions(common, self._drop)
+        partitions = self._partitions = Partitions(common, self._drop, lambda *noted: suspects.noted(*noted))
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
         work = self._work = QueuedWork(common)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
         transactions = self.transactions = Transactions(common, partitions, dispatch, retries)
-        deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries, transactions)
+        suspects = self._suspects = Suspects(common, partitions, dispatch, retries)
+        deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries, transactions, suspects)
 
         # methods that need one part only are that part's, and documented there
         self.assigned = partitions.assigned
@@ -89,6 +91,10 @@ class Engine:
         self.ready = deadlines.ready
         self.begins_at = deadlines.begins_at
         self.deadline = deadlines.deadline
+        self.wants_alone = deadlines.wants_alone
+        self.unclear = suspects.unclear
+        self.awaits_commit = deadlines.awaits_commit
+        self.open = deadlines.open
         self.rests = deadlines.rests
         self.log_events = common.log_events.take
         self.log = common.log_events.append
@@ -121,11 +127,13 @@ class Engine:
     def finished(self, run: Run, now: float) -> None:
         """The caller has made all calls of its run."""
         self._dispatch.finished(run, now)
+        self._suspects.finished(run, now)
         self._retries.in_place.forget_done()
 
     def aborted(self, run: Run) -> None:
         """The process failed in the run's current call: the calls before it count, this one never does."""
         self._dispatch.aborted(run)
+        self._suspects.aborted(run)
         self._retries.aborted(run)
 
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
@@ -172,14 +180,17 @@ class Engine:
         most = self.call_limits.most(now)
         if not most:
             return None
+        if self.wants_alone(now):
+            return self._suspects.take(now)
         self._retries.readmit_due(now)
         return self._dispatch.take(most, now)
 
     def turn(self, now: float) -> Turn:
         """What the poll loop does next."""
         assignments, blocked = self._partitions.assignments, self.unacknowledged.blocked
-        pause, resume, patient = self._work.pauses(assignments, self.has_forwards, now, blocked)
+        pause, resume, patient = self._work.pauses(assignments, self.open_forwards > 0, now, blocked)
         in_transactions = self.policy.exactly_once
+        self._suspects.turn(now)
         return Turn(
             pause=tuple(pause),
             resume=tuple(resume),
@@ -221,7 +232,7 @@ class Engine:
 
     @property
     def quiet(self) -> bool:
-        """Whether no call runs, no forward may still be acknowledged, and no record waits for what it produced."""
+        """Whether no call runs or waits for a commit, and nothing may still be acknowledged."""
         return self._deadlines.quiet
 
     @property
@@ -258,10 +269,6 @@ class Engine:
         return self._retries.news or (self._retries.forwards.queued and not self.policy.exactly_once)
 
     @property
-    def has_forwards(self) -> bool:
-        return self.open_forwards > 0
-
-    @property
     def open_forwards(self) -> int:
         """Number of unacknowledged forwards, including those that the next topic refuses."""
         return len(self._retries.forwards)
@@ -280,12 +287,6 @@ class Engine:
     def next_due(self) -> float | None:
         """When the first of them is due, in milliseconds since the epoch."""
         return self._work.delay_queue.next_due
-
-    def open(self) -> Iterator[tuple[Entry, Forward | None]]:
-        """Entries whose call has ended but that are not done, each with its forward, if it has one."""
-        for assignment in self._partitions.assignments.values():
-            for entry in assignment.open:
-                yield entry, self._retries.forwards.of(entry)
 
     @property
     def partitions(self) -> list[TopicPartition]:

@@ -14,7 +14,8 @@ a commit that the broker refuses would hold back all later ones.
 
     flux1 KIND . CRC . PAYLOAD
 
-KIND `r`: run lengths, alternately undone and done, as LEB128 varints; `b`: one bit per offset, lowest first. CRC:
+KIND `r`: run lengths, alternately undone and done, as LEB128 varints, and after them one more for a mark, if there is
+one (`crashes.py`); `b`: one bit per offset, lowest first. CRC:
 CRC-32 of "OFFSET:KIND" (the committed offset) and the payload's bytes, in hex: a string for another offset is ignored.
 PAYLOAD: base64url without padding. An invalid string is ignored: that repeats calls, and loses no record.
 """
@@ -26,6 +27,8 @@ import binascii
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+
+from flux.core.engine.crashes import Mark
 
 MAX_METADATA = 4095
 """The broker's default limit in characters (offset.metadata.max.bytes), less the NUL that librdkafka appends."""
@@ -142,11 +145,15 @@ class OffsetTracker:
             return True
         return (len(self._starts) + in_flight + 1) * 2 * _varint_length(span) <= self._payload
 
-    def metadata(self) -> str:
-        """The string to store with the committed offset; empty if nothing above `committable` is done.
+    def metadata(self, mark: Mark | None = None) -> str:
+        """The string to store with the committed offset; empty if nothing above `committable` is done and there is no
+        mark. A mark that does not fit is left out.
 
         If the limit was lowered, the highest ranges may not fit: they are left out and processed again."""
         starts, ends = self._starts, self._ends
+        note = b"" if mark is None else _varint(mark.number(self.committable))
+        if not starts and len(note) <= self._payload:
+            return _framed("r", self.committable, note) if note else ""
         if not starts or not self._payload:
             return ""
         committable = self.committable
@@ -159,8 +166,8 @@ class OffsetTracker:
             lengths += pair
             last = end
         size = min((ends[-1] - committable + 7) // 8, self._payload)
-        if last == ends[-1] and len(lengths) <= size:
-            return _framed("r", committable, bytes(lengths))
+        if last == ends[-1] and len(lengths) + len(note) <= (self._payload if note else size):
+            return _framed("r", committable, bytes(lengths) + note)
         bits, limit = 0, committable + size * 8
         for start, end in zip(starts, ends, strict=True):
             if start >= limit:
@@ -172,6 +179,21 @@ class OffsetTracker:
 def read_metadata(offset: int, metadata: str) -> list[tuple[int, int]] | None:
     """The ranges done above the committed offset `offset`; None if the string is foreign, damaged, or for another
     offset."""
+    found = _unframed(offset, metadata)
+    if found is None:
+        return None
+    kind, payload = found
+    return list(_read_lengths(offset, payload) if kind == "r" else _read_bits(offset, payload))
+
+
+def read_mark(offset: int, metadata: str) -> Mark | None:
+    """The mark that was stored with the committed offset `offset`; None if there is none."""
+    kind, payload = _unframed(offset, metadata) or ("", b"")
+    numbers = _numbers(payload) if kind == "r" else []
+    return Mark.of(numbers[-1], offset) if len(numbers) % 2 else None
+
+
+def _unframed(offset: int, metadata: str) -> tuple[str, bytes] | None:
     match = _SHAPE.match(metadata)
     if not match:
         return None
@@ -182,7 +204,7 @@ def read_metadata(offset: int, metadata: str) -> list[tuple[int, int]] | None:
         return None
     if f"{_crc(kind, offset, payload):08x}" != crc:
         return None
-    return list(_read_lengths(offset, payload) if kind == "r" else _read_bits(offset, payload))
+    return kind, payload
 
 
 def _framed(kind: str, offset: int, payload: bytes) -> str:
@@ -207,7 +229,7 @@ def _varint_length(number: int) -> int:
     return max(1, (number.bit_length() + 6) // 7)
 
 
-def _read_lengths(offset: int, payload: bytes) -> Iterator[tuple[int, int]]:
+def _numbers(payload: bytes) -> list[int]:
     numbers: list[int] = []
     number = shift = 0
     for byte in payload:
@@ -216,6 +238,11 @@ def _read_lengths(offset: int, payload: bytes) -> Iterator[tuple[int, int]]:
         if byte < 0x80:
             numbers.append(number)
             number = shift = 0
+    return numbers
+
+
+def _read_lengths(offset: int, payload: bytes) -> Iterator[tuple[int, int]]:
+    numbers = _numbers(payload)
     at = offset
     for undone, done in zip(numbers[::2], numbers[1::2], strict=False):
         yield at + undone, at + undone + done

@@ -8,31 +8,40 @@ from types import MappingProxyType
 from flux.core.engine.assignment import Assignment, Event, Phase
 from flux.core.engine.commands import Level
 from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.crashes import Crashes
 from flux.core.engine.new_topic import TopicPropagation
-from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.restored import crashes_after, done_above
 from flux.core.engine.slices import Entry
 from flux.core.engine.start_offsets import StartOffsets
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition, Watermarks
 
+Noted = Callable[[Assignment, bool, float], None]
+
 
 class Partitions:
-    """Of one stage. `drop`: makes the other parts discard what they hold of a partition that is gone."""
+    """Of one stage. `drop`: makes the other parts discard what they hold of a partition that is gone. `noted`: called
+    for a partition whose next commit would change nothing, or could not be made (False)."""
 
     __slots__ = (
         "_common",
         "_drop",
+        "_max_crashes",
+        "_noted",
         "_with_metadata",
         "assignments",
         "resets",
         "start_offsets",
+        "suspicious",
         "topic_propagation",
         "uncommitted",
     )
 
-    def __init__(self, common: Common, drop: Callable[[Assignment], None]) -> None:
+    def __init__(self, common: Common, drop: Callable[[Assignment], None], noted: Noted = lambda *_: None) -> None:
         self._common = common
         self._drop = drop
+        self._noted = noted
+        self._max_crashes = common.policy.max_crashes if common.policy.max_metadata else None
         self.assignments: dict[TopicPartition, Assignment] = {}
         self.resets: set[TopicPartition] = set()
         """Partitions whose fetch position was out of range, until `reset`."""
@@ -41,6 +50,8 @@ class Partitions:
         self.start_offsets = StartOffsets(common.policy, common.stage)
         self.topic_propagation = TopicPropagation()
         self._with_metadata = True
+        self.suspicious: dict[Assignment, None] = {}
+        """Those whose former owner vanished."""
 
     # ---- assignments
 
@@ -60,6 +71,7 @@ class Partitions:
         partitions whose offset was not committed but chosen now, and is committed soon so that it is chosen once
         only."""
         starts: dict[TopicPartition, int] = {}
+        most = self._common.policy.max_metadata
         if offsets:
             self.topic_propagation.known()
         for partition, committed_offset in offsets.items():
@@ -67,11 +79,15 @@ class Partitions:
             if old is not None:
                 self._forget(old, Event.LOST)
             starts[partition] = BEGINNING if committed_offset is None else committed_offset.offset
-            done = [] if committed_offset is None else self._done_above(partition, committed_offset)
+            done = done_above(partition, committed_offset, self._common.log_events)
             committed = None if partition in chosen else committed_offset
-            self.assignments[partition] = Assignment(
-                partition, starts[partition], done, committed, jitters[partition], self._common.policy.max_metadata
+            crashes = crashes_after(partition, committed_offset, self._max_crashes, self._common.log_events)
+            assignment = self.assignments[partition] = Assignment(
+                partition, starts[partition], done, committed, jitters[partition], most, crashes
             )
+            if crashes.crashes:
+                self.suspicious[assignment] = None
+                self._common.commits.soon(now)
         if chosen:
             self._common.commits.soon(now)
         self._count_owned()
@@ -124,26 +140,14 @@ class Partitions:
             old.offset_tracker.delivered(marks.low, marks.low)
             return marks.low
         self._forget(old, Event.LOST)
-        most = self._common.policy.max_metadata
-        self.assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, most)
+        limits = self._common.policy.max_metadata, Crashes(self._max_crashes)
+        self.assignments[partition] = Assignment(partition, marks.low, [], None, old.jitter, *limits)
         return marks.low
-
-    def _done_above(self, partition: TopicPartition, committed_offset: CommittedOffset) -> list[tuple[int, int]]:
-        if not committed_offset.metadata:
-            return []
-        done = read_metadata(committed_offset.offset, committed_offset.metadata)
-        if done is None:
-            self._common.log_events.add(
-                Level.WARNING,
-                f"{partition}: the metadata of committed offset {committed_offset.offset} is not flux's or is damaged;"
-                " records completed past the committed offset are processed again",
-                about=partition,
-            )
-        return done or []
 
     def _forget(self, assignment: Assignment, event: Event) -> None:
         assignment.to(event)
         assignment.open.clear()
+        self.suspicious.pop(assignment, None)
         self._drop(assignment)
         del self.assignments[assignment.partition]
         self.resets.discard(assignment.partition)
@@ -177,12 +181,19 @@ class Partitions:
         will be in flight. `ended`: offset ranges that are done with this commit."""
         offsets = {}
         for assignment in list(self.assignments.values()) if partitions is None else self.of(partitions):
-            ranges = ended.get(assignment)
+            ranges, crashes = ended.get(assignment), assignment.crashes
+            if crashes.mark is not None and assignment.survives(now):
+                self._noted(assignment, False, now)
             committed_offset = assignment.committable if ranges is None else assignment.committable_after(ranges)
             if committed_offset is not None and not self._with_metadata:
                 committed_offset = CommittedOffset(committed_offset.offset)
+            if not crashes.opened and committed_offset is not None and not assignment.notes(committed_offset):
+                crashes.give_up()
+                self._noted(assignment, False, now)
             if committed_offset is not None and committed_offset != assignment.committed:
                 offsets[assignment.partition] = committed_offset
+            elif not crashes.opened or crashes.unclear:
+                self._noted(assignment, True, now)
         if partitions is None:
             self._common.commits.checked(now)
         if offsets and not at_once:
@@ -201,10 +212,14 @@ class Partitions:
             for partition, committed_offset in offsets.items():
                 if partition in self.assignments:
                     self.assignments[partition].committed = committed_offset
+                    self._committed(self.assignments[partition], True, now)
             return
         common.stats.commit_failures += 1
         if error.fault is Fault.METADATA:
-            self._with_metadata = False
+            self._with_metadata, self._max_crashes = False, None
+            for assignment in self.assignments.values():
+                assignment.crashes.give_up()
+                self._noted(assignment, False, now)
             common.log_events.add(
                 Level.ERROR,
                 f"the broker refuses metadata of this length with a committed offset ({error}): set the task's"
@@ -217,6 +232,13 @@ class Partitions:
                 f"offsets of {common.stage.group} cannot be committed: {error}",
                 kind=("commit", error.fault),
             )
+        for assignment in self.of(offsets):
+            self._committed(assignment, False, now)
+
+    def _committed(self, assignment: Assignment, succeeded: bool, now: float) -> None:
+        waits = not assignment.crashes.opened or assignment.crashes.unclear
+        if waits and (not succeeded or assignment.is_noted):
+            self._noted(assignment, succeeded, now)
 
     def must_commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
         """Those of `offsets` that must be committed so that nothing is repeated or skipped: all except the start

@@ -35,7 +35,7 @@ class QueuedWork:
 
     def __len__(self) -> int:
         """0 if there are none; otherwise only a rough number."""
-        return len(self.backlogs) + len(self._common.key_queues) + len(self.delay_queue)
+        return len(self.backlogs) + len(self.backlogs.held) + len(self._common.key_queues) + len(self.delay_queue)
 
     def delivered(self, batches: Iterable[Batch], assignments: Mapping[TopicPartition, Assignment], now: float) -> None:
         """A poll has returned these: they go into the backlogs (main stage) or the delay queue."""
@@ -50,7 +50,7 @@ class QueuedWork:
             for piece in assignment.deliver(batch.records):
                 piece.since = now
                 if self._main:
-                    self.backlogs.add(assignment, piece)
+                    self._add(assignment, piece, now)
                     continue
                 timed, size = common.due_times.timed(assignment, piece, now_ms)
                 timed.since, timed.epoch = now, common.epoch
@@ -98,13 +98,15 @@ class QueuedWork:
         if self._main:
             self.backlogs.give_back(assignment, piece)
             return
-        pieces = [piece, *assignment.backlog]
+        pieces = [piece, *assignment.backlog, *assignment.held]
+        assignment.crashes.waits = False
         self.backlogs.drop(assignment)
         for each in pieces:
             self.delay_queue.add(assignment, each, each.size)
 
     def discard(self, assignment: Assignment) -> None:
-        """Discards the records of a partition that were not started."""
+        """Discards the records of a partition that were not started: its owner gives it up."""
+        assignment.crashes.ends()
         self.backlogs.drop(assignment)
         self._common.key_queues.drop(assignment)
         self.delay_queue.drop(assignment)
@@ -139,13 +141,21 @@ class QueuedWork:
             return False
         assignment, pieces = due
         for piece in pieces:
-            self.backlogs.add(assignment, piece)
+            self._add(assignment, piece, now)
         return True
+
+    def _add(self, assignment: Assignment, piece: Slice, now: float) -> None:
+        """Appends a slice to its partition's backlog: its records may be called."""
+        crashes = assignment.crashes
+        if not crashes.opened and crashes.begins(assignment.offset_tracker.changes, now):  # type: ignore[union-attr]
+            self._common.commits.soon(now)
+        self.backlogs.add(assignment, piece)
 
     def split_due(self, now: float, wanted: int) -> None:
         """Makes up to about `wanted` due records ready in key queues, by due time."""
         while self._common.key_queues.ready(now) < wanted and (len(self.backlogs) or self.release_due(now, wanted)):
-            self.split()
+            if len(self.backlogs):  # what was released may be of a partition that is not open
+                self.split()
 
     def release_up_to(self, now: float, wanted: int) -> None:
         """Makes up to about `wanted` due records ready in backlogs, by due time."""
@@ -171,7 +181,7 @@ class QueuedWork:
         too much of what calls produced is not."""
         common = self._common
         busy = common.stopping or common.key_queues or forwarding or blocked
-        if not busy and self._backpressure.idle(self.backlogs):
+        if not busy and self._backpressure.idle(self.backlogs.all):
             return [], [], False
         phase = Phase.WORKING  # once: an enum attribute costs more than everything else here
         working = [a for a in assignments.values() if a.phase is phase]

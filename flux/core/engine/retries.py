@@ -138,6 +138,7 @@ class Retries:
             not policy.holds_key(verdict)
             or entry.tries >= policy.in_place_retries
             or not self._common.begins(entry.assignment)
+            or entry.assignment.crashes.careful
             or expires(entry.message, policy.give_up_after, self._common.epoch + now + wait)
         ):
             self._forward(entry, verdict, failure, now)

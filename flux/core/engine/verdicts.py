@@ -110,6 +110,11 @@ class Tombstone(Exception):
     """The record has no value, and the task's type parameter is without None; no call was made."""
 
 
+class Crashed(Exception):
+    """A record's call was the only one of the process when that vanished, and processes vanished `max_crashes` times in
+    a row; no further call was made."""
+
+
 class Move(enum.Enum):
     NEXT = "next"
     AGAIN = "again"
@@ -139,6 +144,7 @@ UNDECODABLE = Verdict(Move.DEAD, "undecodable")
 TOMBSTONE = Verdict(Move.DEAD, "tombstone")
 EXPIRED = Verdict(Move.DEAD, "expired", attempted=False)
 SKIPPED = Verdict(Move.DEAD, "skipped", attempted=False)
+CRASHED = Verdict(Move.DEAD, "crashed")
 PAUSE = Verdict(Move.PAUSE)
 
 

@@ -90,7 +90,7 @@ def test_what_one_thread_cannot_write_another_does_with_another_client() -> None
     bench.coordinator.system.monotonic = lambda: later  # type: ignore[method-assign]
     bench.coordinator.procedures.write(bench.runtime)
     assert bench.writer.tried == [0, 1, 1, 2]
-    assert not bench.driver.engine.has_forwards
+    assert not bench.driver.engine.open_forwards
     bench.writer.release.set()
     thread.join(60)
     assert not thread.is_alive()
@@ -106,7 +106,7 @@ def test_one_that_went_on_meanwhile_is_not_taken_over() -> None:
         bench.writer.release.set()
         wait_for(lambda: bench.writer.tried == [0, 1], "it has gone on")
     thread.join(60)
-    assert not bench.driver.engine.has_forwards
+    assert not bench.driver.engine.open_forwards
     assert bench.writer.tried == [0, 1]
     assert bench.writer.renewed == 0
 

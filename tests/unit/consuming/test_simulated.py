@@ -275,5 +275,5 @@ def test_no_forward_is_written_whose_partition_has_gone_while_those_before_it_we
     driver.work_all(0, 1)
     coordinator.procedures.write(coordinator.runtimes[0])
     assert written == [0]
-    assert not driver.engine.has_forwards
+    assert not driver.engine.open_forwards
     assert driver.turn().timeout > BUSY_REST

@@ -112,6 +112,17 @@ def test_children_that_keep_dying_end_it_and_the_others(tmp_path: Path, monkeypa
     assert lines(other) == ["started"]
 
 
+def test_a_child_that_is_killed_is_started_again_however_often(tmp_path: Path) -> None:
+    file = tmp_path / "starts"
+    code = (
+        "import os, sys\n"
+        "with open(sys.argv[1], 'a') as file: file.write('x\\n')\n"
+        f"len(open(sys.argv[1]).readlines()) <= {DEATHS} and os.kill(os.getpid(), 9)"
+    )
+    assert Supervisor(lambda number, line: python(code, file), 1, Hasty()).run() == 0
+    assert len(lines(file)) == DEATHS + 1
+
+
 def test_wrong_usage_is_not_tried_again(tmp_path: Path) -> None:
     file = tmp_path / "starts"
     code = "import sys; open(sys.argv[1], 'a').write('x\\n'); sys.exit(2)"

@@ -12,7 +12,7 @@ import pytest
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.testing import Kit, Stuck, Summary, kit
+from flux.testing import Kit, ProcessVanished, Stuck, Summary, kit
 
 
 class Orders(flux.Producer):
@@ -386,3 +386,38 @@ def test_partitions_and_order_are_kept() -> None:
             assert own == sorted(own)
             assert len(own) == 8
         assert {record.partition for record in each.topic("orders")} > {0}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "batch"])
+def test_a_record_that_ends_its_process_is_dead_after_three_and_all_others_are_done(flux_kit: Kit, kind: str) -> None:
+    done: set[bytes | None] = set()
+
+    def work(*messages: flux.Message) -> None:
+        for message in messages:
+            if message.value == b"7":
+                raise ProcessVanished
+        done.update(message.value for message in messages)
+
+    async def work_async(message: flux.Message) -> None:
+        work(message)
+
+    class Batched(flux.BatchTask):
+        topic, group_id, max_batch, max_wait, max_crashes = "orders", "g", 4, 0, 3
+
+        def call(self, messages: Any) -> None:
+            work(*messages)
+
+    def work_one(message: flux.Message) -> None:
+        work(message)
+
+    decorate = flux.task(topic="orders", group_id="g", max_crashes=3)
+    task: Any = Batched if kind == "batch" else decorate(work_async) if kind == "async" else decorate(work_one)
+    for number in range(20):
+        flux_kit.produce("orders", str(number))
+    for _ in range(3):
+        with pytest.raises(ProcessVanished):
+            flux_kit.run(task)
+    flux_kit.run(task)
+    assert done == {str(number).encode() for number in range(20)} - {b"7"}
+    dead = flux_kit.dead_letters(task).one()
+    assert (dead.value, dead.reason) == (b"7", "crashed")

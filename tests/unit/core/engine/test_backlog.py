@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.backlog import Backlogs
+from flux.core.engine.crashes import Crashes, Mark
 from flux.core.engine.slices import Slice
 from flux.core.ports import TopicPartition
 from unit.support.engine_support import P0, P1, assignment, record
@@ -59,3 +60,57 @@ def test_a_partition_that_is_gone_loses_its_turn() -> None:
     backlogs.drop(first)
     backlogs.drop(first)
     assert (list(backlogs), first.backlogged) == ([second], 0)
+
+
+# ---- records that may not be taken as usual
+
+
+def careful(partition: TopicPartition, *crashes: Mark) -> Assignment:
+    return Assignment(partition, 0, [], None, 0, 4095, Crashes(3, *crashes))
+
+
+def held(owner: Assignment) -> list[list[int]]:
+    return [[each.offset() for each in piece.records] for piece in owner.held]
+
+
+def test_a_partition_whose_records_are_held_has_no_turn_until_some_are_released() -> None:
+    first, second = careful(P0), assignment(partition=P1)
+    backlogs = two((first, piece(0, 3)), (first, piece(4, 5)), (second, piece(0, 0)))
+    assert (len(backlogs), list(backlogs), list(backlogs.held)) == (1, [second], [first])
+    assert list(backlogs.all) == [second, first]
+    backlogs.release(first, 3)
+    assert (held(first), first.backlogged) == ([[3], [4, 5]], 6)
+    assert list(backlogs.all) == [second, first]
+    backlogs.release(first, 2)
+    assert held(first) == [[5]]
+    backlogs.release(first, 9)
+    assert list(backlogs.held) == []
+    assert taken(backlogs) == [(1, 0), (0, 0), (0, 3), (0, 4), (0, 5)]
+
+
+def test_records_that_are_held_can_be_taken_one_by_one() -> None:
+    owner = careful(P0)
+    backlogs = two((owner, piece(0, 1)), (owner, piece(2, 2)))
+    one_by_one = [backlogs.take_held(owner) for _ in range(3)]
+    assert [(each.records[0].offset(), each.end, len(each)) for each in one_by_one] == [(0, 1, 1), (1, 2, 1), (2, 3, 1)]
+    assert owner.backlogged == 0
+    assert not backlogs.held
+
+
+def test_what_is_given_back_is_held_again_only_if_it_is_to_be_called_alone() -> None:
+    alone, window = careful(P0, Mark(1)), careful(P1, Mark(0))
+    backlogs = two((alone, piece(0, 1)), (window, piece(0, 1)))
+    backlogs.give_back(alone, backlogs.take_held(alone))
+    backlogs.give_back(window, backlogs.take_held(window))
+    assert (held(alone), held(window), taken(backlogs)) == ([[0], [1]], [[1]], [(1, 0)])
+    last = [backlogs.take_held(alone) for _ in range(2)][-1]
+    backlogs.give_back(alone, last)
+    assert (list(backlogs.held), alone.backlogged) == ([window, alone], 1)
+
+
+def test_what_is_dropped_of_it_is_gone() -> None:
+    owner = careful(P0)
+    backlogs = two((owner, piece(0, 1)))
+    backlogs.drop(owner)
+    assert not backlogs.held
+    assert (held(owner), owner.backlogged) == ([], 0)

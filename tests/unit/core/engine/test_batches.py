@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.ordering import Ordering
+from flux.core.engine.runs import BatchRun
 from flux.core.engine.slices import Entry
 from unit.support.engine_support import P1, T0, assignment, entry
 
@@ -78,11 +79,11 @@ def test_one_batch_is_in_flight_per_partition_and_partitions_take_turns() -> Non
     added(queues, second, 0)
     [one] = queues.take(1, T0)
     assert one.assignment is first
-    first.running[object()] = None
+    first.running[BatchRun([one], T0)] = None
     assert queues.ready(T0) == 1
     [other] = queues.take(1, T0)
     assert other.assignment is second
-    second.running[object()] = None
+    second.running[BatchRun([other], T0)] = None
     assert queues.take(1, T0) == []
     assert queues.deadline() is None
     first.running.clear()

@@ -12,6 +12,8 @@ from flux.consuming import procedures
 from flux.consuming.coordinator import Coordinator
 from flux.core.control.standing import Hold
 from flux.core.engine import BUSY_REST, IDLE_REST, LEAST_REST, PAUSED_REST, REST
+from flux.core.engine.crashes import Mark
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
 from flux.core.ports import CommittedOffset, PollResult
@@ -249,3 +251,53 @@ def test_a_stage_that_somebody_has_paused_starts_no_call_and_waits_for_no_time()
     assert driver.engine.begins_at(driver.now) is None
     driver.engine.call_limits.held = {0: Hold("ada", "", 0.0, math.inf)}
     assert driver.engine.ready(driver.now)
+
+
+def test_a_stage_whose_records_wait_for_a_commit_is_not_quiet_and_looks_often() -> None:
+    driver = Driver(max_crashes=3)
+    driver.assign(0)
+    driver.poll(0)
+    assert driver.engine.awaits_commit()
+    assert not driver.engine.quiet
+    assert not driver.engine.rests(driver.now)
+    assert driver.turn().timeout <= BUSY_REST
+    driver.engine.stop()
+    assert driver.engine.quiet
+
+
+def test_a_blocked_stage_wants_nothing_alone() -> None:
+    driver = Driver(max_crashes=3)
+    driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1))))
+    driver.poll(1)
+    assert driver.engine.wants_alone(driver.now)
+    assert driver.engine.ready(driver.now) == 0
+    driver.commit(0)
+    assert driver.engine.ready(driver.now) == 1
+    driver.engine.stop()
+    assert not driver.engine.wants_alone(driver.now)
+
+
+def test_an_open_record_comes_with_its_forward() -> None:
+    driver = Driver()
+    driver.assign(0)
+    driver.poll(0)
+    driver.work_all(0)
+    [(entry, forward)] = driver.engine.open()
+    assert forward is not None
+    assert forward.entry is entry
+
+
+def test_a_stage_whose_rate_is_used_up_keeps_nobody_waiting_for_a_call_alone_but_during_one() -> None:
+    driver = Driver(max_crashes=3, rate_limit=0.1)
+    driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1, None, 9))))
+    driver.poll(1, 2)
+    driver.commit(0)
+    assert driver.nothing_to_take()
+    driver.commit(0)
+    run = driver.take()
+    assert driver.engine.wants_alone(driver.now)
+    driver.work(run)
+    driver.commit(0)
+    assert not driver.engine.wants_alone(driver.now)
+    driver.now += 10.0
+    assert driver.engine.wants_alone(driver.now)

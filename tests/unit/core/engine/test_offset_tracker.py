@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flux.core.engine.offset_tracker import MAX_METADATA, OffsetTracker, read_metadata
+from flux.core.engine.crashes import Mark
+from flux.core.engine.offset_tracker import MAX_METADATA, OffsetTracker, read_mark, read_metadata
 
 STARTS = st.integers(0, 2**62)
 SIZES = st.one_of(st.integers(1, 3), st.integers(1, 10**12))
@@ -358,3 +359,33 @@ def test_what_was_delivered_and_is_not_done_is_counted_in_offsets() -> None:
     assert tracker.unfinished == 5 + 5, "20 to 24 do not exist, and from 30 on all is done"
     tracker.done(10, 35)
     assert tracker.unfinished == 0
+
+
+# ---- marks
+
+
+@given(STARTS, RUNS, st.integers(0, 100), st.one_of(st.none(), st.integers(0, 10**6)))
+def test_a_mark_is_read_back_and_what_is_done_beside_it(
+    start: int, runs: list[tuple[int, int]], crashes: int, ahead: int | None
+) -> None:
+    done = ranges(start, runs)
+    mark = Mark(crashes, None if ahead is None else start + ahead)
+    string = OffsetTracker(start, done).metadata(mark)
+    assert read_metadata(start, string) == done
+    assert read_mark(start, string) == mark
+    assert read_mark(start + 1, string) is None
+
+
+def test_where_there_is_no_mark_none_is_read() -> None:
+    many = OffsetTracker(0, [(offset, offset + 1) for offset in range(1, 40, 2)])
+    assert many.metadata().startswith("flux1b")
+    for string in ("", "somebody's", OffsetTracker(0, [(1, 2)]).metadata(), many.metadata()):
+        assert read_mark(0, string) is None
+
+
+def test_a_mark_that_does_not_fit_is_left_out_and_what_is_done_is_not() -> None:
+    done = [(offset, offset + 1) for offset in range(1, 40, 2)]
+    string = OffsetTracker(0, done, 16 + 10).metadata(Mark(2, 3))
+    assert read_metadata(0, string) == done
+    assert read_mark(0, string) is None
+    assert OffsetTracker(0, (), 16).metadata(Mark(2, 3)) == ""

@@ -9,6 +9,7 @@ import pytest
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.runs import Run
@@ -457,13 +458,6 @@ def test_a_partition_that_is_gone_is_dropped_by_all_and_commits_nothing() -> Non
     assert owned.commit(T0, None, at_once=True) is None
 
 
-def test_metadata_that_is_not_ours_is_named_with_its_partition() -> None:
-    owned, shared = partitions()
-    owned.assigned({P0: CommittedOffset(5, "someone else's"), P1: CommittedOffset(5)}, {P0: 0, P1: 0}, T0)
-    why = "is not flux's or is damaged; records completed past the committed offset are processed again"
-    assert shared.log_events.take() == [LogEvent(Level.WARNING, f"t[0]: the metadata of committed offset 5 {why}", P0)]
-
-
 @pytest.mark.parametrize(
     ("start", "marks", "why"),
     [
@@ -518,3 +512,67 @@ def test_a_record_is_done_or_not_or_of_a_partition_that_is_not_assigned() -> Non
     assert [owned.done_at(P0, 4), owned.done_at(P0, 5), owned.done_at(P1, 4)] == [True, False, None]
     owned.assigned({P1: None}, {P1: 0}, T0)
     assert owned.done_at(P1, 4) is False
+
+
+# ---- owners that vanished
+
+
+def marked(mark: Mark | None, at: int = 5) -> CommittedOffset:
+    return CommittedOffset(at, OffsetTracker(at).metadata(mark))
+
+
+@pytest.mark.parametrize(("mark", "crashes"), [(None, 0), (Mark(0), 1), (Mark(1), 2)])
+def test_a_partition_whose_owner_vanished_is_suspicious_while_it_is_owned(mark: Mark | None, crashes: int) -> None:
+    owned, shared = partitions(max_crashes=3)
+    owned.assigned({P0: marked(mark)}, {P0: 0}, T0)
+    assert [each.crashes.crashes for each in owned.suspicious] == ([crashes] if crashes else [])
+    assert shared.commits.deadline(T0) == (T0 if crashes else None)
+    owned.lost([P0])
+    assert not owned.suspicious
+
+
+def test_without_metadata_a_mark_means_nothing() -> None:
+    owned, _ = partitions(max_crashes=3, max_metadata=0)
+    owned.assigned({P0: marked(Mark(2, 5))}, {P0: 0}, T0)
+    assert owned.assignments[P0].crashes.opened
+
+
+def noting(**settings: Any) -> tuple[Partitions, list[tuple[TopicPartition, bool]]]:
+    told: list[tuple[TopicPartition, bool]] = []
+    shared = Common(policy(max_crashes=3, **settings), STAGES[0], CallLimits())
+    owned = Partitions(shared, lambda _: None, lambda each, succeeded, now: told.append((each.partition, succeeded)))
+    owned.assigned({P0: CommittedOffset(5)}, {P0: 0}, T0)
+    owned.assignments[P0].crashes.begins(5, T0)
+    return owned, told
+
+
+def test_a_mark_is_noted_when_the_commit_with_it_has_ended() -> None:
+    owned, told = noting()
+    offsets = owned.commit(T0, None, False)
+    assert offsets == {P0: marked(Mark(0))}
+    owned.committed({P0: CommittedOffset(5)}, None, T0)
+    assert told == []
+    owned.committed(offsets, None, T0)
+    assert told == [(P0, True)]
+    assert owned.commit(T0, None, False) is None
+    assert told == [(P0, True)] * 2
+    owned.assignments[P0].crashes.open()
+    owned.commit(T0, None, False)
+    owned.committed(offsets, None, T0)
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("error", [AWAY, BrokerError("too large", Fault.METADATA)])
+def test_a_mark_that_could_not_be_noted_is_reported_too(error: BrokerError) -> None:
+    owned, told = noting()
+    offsets = owned.commit(T0, None, False)
+    assert offsets is not None
+    owned.committed(offsets, error, T0)
+    assert set(told) == {(P0, False)}
+
+
+def test_a_partition_that_is_being_revoked_is_committed_without_a_mark() -> None:
+    owned, _ = noting()
+    owned.committed(owned.commit(T0, None, False) or {}, None, T0)
+    owned.revoking([P0])[0].crashes.ends()
+    assert owned.commit(T0, [P0], True) == {P0: CommittedOffset(5)}

@@ -8,6 +8,7 @@ import pytest
 
 from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.common import Common
+from flux.core.engine.crashes import Crashes, Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.limits.backpressure import FULL, PATIENCE
@@ -312,3 +313,17 @@ def test_a_void_record_is_out_of_the_way_at_once() -> None:
     driver.poll(named(driver, 0, 1e6, "flux-cancelled"))
     assert called(driver) == []
     assert driver.commit() == {0: CommittedOffset(1)}
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_the_first_records_that_may_be_called_make_a_commit_due(stage: int) -> None:
+    work, _ = queued(stage, max_crashes=3)
+    owner = Assignment(P0, 0, [], None, 0, 4095, Crashes(3))
+    work.delivered(batch(0, 1, first_due=T0 if stage else 0.0), {P0: owner}, T0)
+    if stage:
+        assert owner.crashes.mark is None
+        assert work.release_due(T0 + 10_000, 10)
+    assert owner.crashes.mark == Mark(0)
+    assert work._common.commits.due(T0 + 10_000)
+    assert len(work) == 1
+    assert list(work.backlogs.held) == [owner]
