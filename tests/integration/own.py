@@ -43,20 +43,21 @@ class Own:
 
     def make(self, *names: str) -> None:
         until = time.monotonic() + 60
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})  # knows no broker that stood still
         for name in names:
-            self._make(name, until)
+            self._make(admin, name, until)
         while time.monotonic() < until:
-            with suppress(KafkaException):  # it stood still in the last test
-                known = self.admin.list_topics(timeout=10).topics
+            with suppress(KafkaException):
+                known = admin.list_topics(timeout=10).topics
                 if all(name in known and known[name].partitions[0].leader >= 0 for name in names):
                     return
             time.sleep(0.05)
         pytest.fail(f"the broker did not make {', '.join(names)} in 60 s")
 
-    def _make(self, name: str, until: float) -> None:
+    def _make(self, admin: AdminClient, name: str, until: float) -> None:
         while True:
             try:
-                self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(60)
+                admin.create_topics([NewTopic(name, 1, 1)])[name].result(60)
                 return
             except TimeoutError:
                 pytest.fail(f"the broker did not make {name} in 60 s: {self.node.log}")
