@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from flux.testing.kafka import free_ports
 
 SECONDS = 60
 
@@ -32,7 +33,7 @@ def postgres() -> Iterator[str]:
     if user is not None:
         shutil.chown(directory, user)
     as_user = {"user": user, "cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    data, port = directory / "data", free_port()
+    data, [port] = directory / "data", free_ports(1)
     try:
         made = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale", "-N"]
         subprocess.run(made, check=True, timeout=SECONDS, **as_user)  # type: ignore[call-overload]
@@ -67,11 +68,6 @@ def unprivileged() -> str | None:
         return None
     known = {each.pw_name for each in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:

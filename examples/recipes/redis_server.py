@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,7 +11,9 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-SECONDS = 20
+from flux.testing.kafka import free_ports
+
+SECONDS = 60
 
 
 class NoRedis(Exception):
@@ -25,9 +26,8 @@ def redis_server() -> Iterator[str]:
     program = shutil.which("redis-server")
     if program is None:
         raise NoRedis("install Redis' server (on Debian: redis-server)")
-    with tempfile.TemporaryDirectory(prefix="redis-") as directory, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        taken.close()
+    [port] = free_ports(1)
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
         options = {"bind": "127.0.0.1", "port": port, "dir": directory, "save": "", "appendonly": "no"}
         command = [program, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)

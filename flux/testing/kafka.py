@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import attrs
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 IMAGE = "apache/kafka:4.3.0"
+
+_SERVERS = range(20_000, 32_000)
 
 USERS = {"boss": "the-boss's-secret", "guest": "a guest's secret+%&"}
 """The users of the secured listener, with passwords. The boss may do everything, the guest nothing."""
@@ -70,14 +73,18 @@ def properties(
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Outside the range that connections come from, which would take one before its server starts, or while it is
+    restarted: even a client that knocks on the port of a dead server may connect to itself there. Raises OSError."""
+    found: list[int] = []
+    for port in random.sample(_SERVERS, len(_SERVERS)):
+        if len(found) == count:
+            break
+        with suppress(OSError), socket.socket() as each:
+            each.bind(("127.0.0.1", port))
+            found.append(port)
+    if len(found) < count:
+        raise OSError(f"fewer than {count} free ports from {_SERVERS[0]} to {_SERVERS[-1]}")
+    return found
 
 
 def answers(bootstrap: str, timeout: float) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
+from brokers.base import free_ports
 from brokers.jars import Node, node
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close discards what is unsent and sends RST to the other side
@@ -27,12 +28,12 @@ class Proxy:
     or clients go around. Thread-safe; each method returns when it holds."""
 
     def __init__(self, target: int = 0, port: int = 0) -> None:
-        """`target` may be set later; a `port` of 0 is chosen by the system."""
+        """`target` may be set later; a `port` of 0 is any."""
         self.target = target
         self.accepted = 0
         """How many connections clients have opened so far."""
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
-        self.port: int = self._listener.getsockname()[1]
+        self.port = port or free_ports(1)[0]
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG)
         self._delay = self._jitter = self._resets = 0.0
         self._passes: dict[Direction, asyncio.Event] = {"requests": asyncio.Event(), "responses": asyncio.Event()}
         self._open: set[_Passage] = set()

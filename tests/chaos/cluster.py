@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from brokers.base import CanHang, NoBroker, scratch
+from brokers.base import CanHang, NoBroker, free_ports, scratch
 from brokers.jars import CLUSTER, java_command
 from brokers.proxy import Proxy
 from brokers.router import Link, Router
@@ -174,7 +173,7 @@ def running(router: Router | None = None) -> Iterator[Cluster]:
     """`router`: has the links to the brokers; without one, proxies are. Raises NoBroker, which says what is missing."""
     command = java_command(heap="256m")
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
-    ports = _ports(4 * SIZE)
+    ports = free_ports(4 * SIZE)
     voters = ",".join(f"{number}@127.0.0.1:{ports[4 * number - 1]}" for number in range(1, SIZE + 1))
     nodes: list[Node] = []
     links: list[Link] = []
@@ -235,19 +234,3 @@ def _format(command: list[str], nodes: list[Node]) -> None:
         meta = node.directory / "data" / "meta.properties"
         lines = [line for line in meta.read_text().splitlines() if not line.startswith(("node.id", "directory.id"))]
         meta.write_text("\n".join([*lines, f"node.id={node.number}", ""]))
-
-
-def _ports(count: int) -> list[int]:
-    """Outside the range that connections come from: a client that knocks on the port of a dead broker could connect to
-    itself there, and the broker could not come back."""
-    found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 1_000):
-        with socket.socket() as each:
-            try:
-                each.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            break
-    return found

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import flux
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
+from flux.testing.kafka import free_ports
 from integration.job.conftest import lab
 from integration.job.support import Lab, wait_for
 
@@ -41,15 +41,13 @@ class Billing(flux.Task):
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def ask(port: int, path: str) -> tuple[int, str]:
     """(0, "") when nobody listens."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -18,6 +18,7 @@ import flux
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.health import Health, Pulse, judge
 from flux.observe.server import Answer, Server
+from flux.testing.kafka import free_ports
 from unit.support.cli_support import Flux, flux_cli, only_line
 from unit.support.peers_support import Peer, wait_for
 
@@ -253,14 +254,13 @@ def test_a_worker_without_a_port_serves_nothing() -> None:
 def test_the_port_is_free_again_after_the_end() -> None:
     peer = Peer()
     task = peer.task(lambda message: None, retries=0)
-    probe = Server(0, "127.0.0.1", {})
-    probe.stop()
+    [port] = free_ports(1)
     for _ in range(2):
-        with peer.working(task, metrics_port=probe.port, metrics_host="127.0.0.1") as running:
+        with peer.working(task, metrics_port=port, metrics_host="127.0.0.1") as running:
             wait_for(lambda running=running: running.worker.health().ready, "ready")  # type: ignore[misc]
-            assert ask(probe.port, "/live") == (200, "ok\n")
+            assert ask(port, "/live") == (200, "ok\n")
     with pytest.raises(urllib.error.URLError):
-        ask(probe.port, "/live")
+        ask(port, "/live")
 
 
 def test_metrics_port_needs_a_port_that_there_can_be() -> None:
