@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import flux.consuming.task_runtime as job
+import flux.consuming.handlers as job
 import flux.scheduling as scheduling
 from flux.consuming import call_chain as pipeline
 from flux.consuming import call_results

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 import flux.consuming.call_results
-import flux.consuming.task_runtime
+import flux.consuming.handlers
 import flux.worker
 from flux.consuming import call_chain as pipeline
 from flux.consuming.transaction_thread import TransactionThreads
@@ -102,7 +102,7 @@ def _patched(world: World) -> Iterator[None]:
         (flusher, "Lock", lambda: RLock(world.machine)),
         (pending_acks, "_acknowledging", Local()),
         (flux.consuming.call_results, "trace_of", lambda error: "trace"),
-        (flux.consuming.task_runtime, "expiring", _telling(world)),
+        (flux.consuming.handlers, "expiring", _telling(world)),
         (Produced, "fail", _failing(world)),
         (flux.worker, "TransactionThreads", _claiming(world)),
     ]
