@@ -16,7 +16,7 @@ from flux.core.engine.verdicts import Move, Rules, Verdict
 from flux.core.error_text import error_name
 from flux.core.errors import ConfigurationError
 from flux.core.limits.failure_rate import FailureRate
-from flux.core.limits.name_limits import NameOf
+from flux.core.limits.name_limits import NameOf, check_name_of
 from flux.core.stage import Stage, Stages
 from flux.core.validation import (
     LONGEST,
@@ -139,13 +139,13 @@ class Policy:
             if optional is not None and (not is_number(optional, slowest, fastest) or optional == 0):
                 limits = f"more than {slowest:g}, at most {fastest:.0f}"
                 raise ConfigurationError(f"{name} = {shown(optional)}: give {unit}, {limits}, or None")
-        self._check_names()
         if self.rate_limit_scope == "group" and self.rate_limit is None:
             raise ConfigurationError("rate_limit_scope = 'group': set rate_limit, the group's calls a second")
         if self.pause_when is not None:
             if not isinstance(self.pause_when, FailureRate):
                 raise ConfigurationError(f"pause_when = {shown(self.pause_when)}: give flux.FailureRate(…) or None")
             self.pause_when.check()
+        self._check_names()
         if self.in_place_wait * 2.0 ** max(self.in_place_retries - 1, 0) > LONGEST_IN_PLACE:
             raise ConfigurationError(
                 f"in_place_retries = {self.in_place_retries} with in_place_wait = {self.in_place_wait:g}: the last wait"
@@ -183,11 +183,12 @@ class Policy:
                     )
 
     def _check_names(self) -> None:
-        for name, function in (("rate_limit_key", self.rate_limit_key), ("concurrency_key", self.concurrency_key)):
+        by = None if self.pause_when is None else self.pause_when.by
+        names = {"rate_limit_key": self.rate_limit_key, "concurrency_key": self.concurrency_key, "pause_when: by": by}
+        for name, function in names.items():
             if function is None:
                 continue
-            if not callable(function) or inspect.iscoroutinefunction(function):
-                raise ConfigurationError(f"{name} = {shown(function)}: give a plain function of the message, or None")
+            check_name_of(name, function)
             if self.batch is not None:
                 raise ConfigurationError(f"{name} is for single records: a batch has those of many names; take it out")
         if self.rate_limit_key is not None and self.rate_limit is None:

@@ -148,7 +148,7 @@ class Billing(flux.Task):
     retry_on = (OSError,)
     reject_on = (ValueError, KeyError)
     pause_on = (ConnectionError,)
-    pause_when = flux.FailureRate(0.5, of=100, within=30)
+    pause_when = flux.FailureRate(0.5, of=100, within=30, by=tenant)
     in_place_retries = 2
     in_place_wait = 0.05
     give_up_after = 86_400

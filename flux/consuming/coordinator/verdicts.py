@@ -59,7 +59,7 @@ class Verdicts:
 
     def judged_locked(self, runtime: StageRuntime, run: Run | None, failure: Failure, move: Move, now: float) -> bool:
         """Records a failure. Returns whether it is to be logged."""
-        if move is Move.STOP:
+        if move is Move.STOP or move is Move.HOLD:  # the engine logs an outage of one name
             return False
         if move is not Move.PAUSE:
             return runtime.failures.add(_kind(failure, move), now)

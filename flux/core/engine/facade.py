@@ -21,6 +21,7 @@ from flux.core.engine.deadlines import Deadlines
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Failure
+from flux.core.engine.outages import Outages
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
@@ -38,8 +39,7 @@ from flux.core.stage import Stage
 
 
 class Engine:
-    """`topic_limits`: largest record in bytes by target topic, as far as known. `call_limits`: shared by all engines
-    of the task in this process."""
+    """`topic_limits`: largest record in bytes by topic, if known. `call_limits`: shared by the task's engines."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Engine:
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
         work = self._work = QueuedWork(common)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted)
+        self._outages = Outages(common, dispatch, retries)
         transactions = self.transactions = Transactions(common, partitions, dispatch, retries)
         suspects = self._suspects = Suspects(common, partitions, dispatch, retries)
         deadlines = self._deadlines = Deadlines(common, partitions, dispatch, retries, transactions, suspects)
@@ -139,12 +140,11 @@ class Engine:
     def failed(self, run: Run, index: int, message: Message, failure: Failure, now: float) -> Move:
         """Call `index` of a run raised. The caller goes on, except after Move.STOP: the process failed, and the record
         stays as it was. After Move.PAUSE call `paused` of the task's engines."""
-        if (move := self._retries.verdict(failure).move) is Move.STOP:
-            return move
-        if move is Move.PAUSE or self._retries.is_outage(run, message, failure, now, self._dispatch.settle_all):
+        if (move := self._outages.found(run, index, message, failure, now)) is None:
+            return self._retries.fail(run, self._dispatch.part(run, index, message), failure, now)
+        if move is not Move.STOP:
             self._dispatch.hold_back(run, index, message)
-            return Move.PAUSE
-        return self._retries.fail(run, self._dispatch.part(run, index, message), failure, now)
+        return move
 
     def produced(self, run: Run, index: int, message: Message) -> Entry | None:
         """Call `index` returned, and what it produced is not acknowledged yet: report `settled` later. Returns None
@@ -188,15 +188,15 @@ class Engine:
     def turn(self, now: float) -> Turn:
         """What the poll loop does next."""
         assignments, blocked = self._partitions.assignments, self.unacknowledged.blocked
+        self._outages.relieve(assignments.values(), now)
         pause, resume, patient = self._work.pauses(assignments, self.open_forwards > 0, now, blocked)
-        in_transactions = self.policy.exactly_once
         self._suspects.turn(now)
         return Turn(
             pause=tuple(pause),
             resume=tuple(resume),
             reset=tuple(self._partitions.resets),
-            commit=None if in_transactions else self.commit(now),
-            transact=in_transactions and self.transactions.due(now),
+            commit=None if self.policy.exactly_once else self.commit(now),
+            transact=self.policy.exactly_once and self.transactions.due(now),
             poll=0 if patient else self._common.batch,
             timeout=self._deadlines.rest(now),
         )

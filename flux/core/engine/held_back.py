@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commands import Level
 from flux.core.engine.slices import Entry
 from flux.core.error_text import brief
 from flux.core.limits.name_limits import NameLimit, plain_name
@@ -20,15 +21,15 @@ _Name = tuple[int, str]
 """(index of the limit, name)"""
 
 
-class HeldBack:
-    """Of one stage. `limits`: shared by all stages. `failed`: gets a text if a function that gives names raises: its
-    record then has no name."""
+class HeldByName:
+    """Of one stage. `limits`: shared by all stages. `log`: gets texts to log. A record for which a function that
+    gives names raises has no name."""
 
-    __slots__ = ("_failed", "_indices", "_limits", "_may_open", "_opened", "_opens", "_started", "_waiting")
+    __slots__ = ("_indices", "_limits", "_log", "_may_open", "_opened", "_opens", "_started", "_waiting")
 
-    def __init__(self, limits: Sequence[NameLimit], failed: Callable[[str], None]) -> None:
+    def __init__(self, limits: Sequence[NameLimit], log: Callable[[Level, str], None]) -> None:
         self._limits = limits
-        self._failed = failed
+        self._log = log
         self._indices = {id(limit): index for index, limit in enumerate(limits)}
         self._waiting: dict[_Name, deque[Entry]] = {}
         self._opens: list[tuple[float, _Name]] = []
@@ -62,7 +63,7 @@ class HeldBack:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._failed(f"{limit.setting} failed with {brief(error)}: such a record counts for no name")
+            self._log(Level.ERROR, f"{limit.setting} failed with {brief(error)}: such a record counts for no name")
             return None
 
     def admits(self, entry: Entry, now: float) -> bool:
@@ -116,7 +117,9 @@ class HeldBack:
         self._started.discard(entry)
         for limit, name in zip(self._limits, self.names(entry), strict=True):
             if name is not None:
-                limit.ended(name, entry, called)
+                news = limit.ended(name, entry, called)
+                if news is not None:
+                    self._log(Level.INFO, news)
 
     def ready(self, now: float) -> int:
         """About how many entries `open` would return."""
@@ -160,13 +163,21 @@ class HeldBack:
         """Takes the entry of a key queue that is to be held, if it waits here."""
         return self._remove(lambda entry: entry.key_queue is key_queue)
 
+    def take_name(self, limit: NameLimit, name: str, assignments: Container[Assignment]) -> list[Entry]:
+        """Takes the entries of some partitions that wait for a limit of one name."""
+        key = self._indices[id(limit)], name
+        waiting = self._waiting.get(key, deque())
+        return self._remove(lambda entry: entry.assignment in assignments, {key: waiting} if waiting else {})
+
     def drop(self, assignment: Assignment) -> None:
         """Discards the entries of a partition."""
         self._remove(lambda entry: entry.assignment is assignment)
 
-    def _remove(self, removed: Callable[[Entry], bool]) -> list[Entry]:
+    def _remove(
+        self, removed: Callable[[Entry], bool], among: Mapping[_Name, deque[Entry]] | None = None
+    ) -> list[Entry]:
         taken: list[Entry] = []
-        for key, waiting in list(self._waiting.items()):
+        for key, waiting in list((self._waiting if among is None else among).items()):
             those = [entry for entry in waiting if removed(entry)]
             if those:
                 taken += those

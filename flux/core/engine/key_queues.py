@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 from flux.core.engine.assignment import Assignment, Phase
-from flux.core.engine.held_back import HeldBack
+from flux.core.engine.held_back import HeldByName
 from flux.core.engine.key_queue import Claim, KeyQueue
 from flux.core.engine.ordering import Ordering, key_queue_name
 from flux.core.engine.slices import Entry, Slice
@@ -28,7 +28,7 @@ class KeyQueues:
 
     __slots__ = ("_aside", "_held_back", "_key_queues", "_ordering", "_ready")
 
-    def __init__(self, ordering: Ordering, held_back: HeldBack | None = None) -> None:
+    def __init__(self, ordering: Ordering, held_back: HeldByName | None = None) -> None:
         self._ordering = ordering
         self._held_back = held_back
         self._key_queues: dict[Any, KeyQueue | Claim] = {}

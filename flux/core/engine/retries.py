@@ -59,12 +59,6 @@ class Retries:
             verdict = failure.verdict = self._common.policy.rules.verdict(failure.error)
         return verdict
 
-    def is_outage(self, run: Run, message: Message, failure: Failure, now: float, settle: Callable[[], None]) -> bool:
-        """Whether a call failed because so many fail (`pause_when`). `settle`: accounts for calls that succeeded."""
-        verdict = self.verdict(failure)
-        called = verdict.attempted and verdict is not TOMBSTONE
-        return called and self._common.call_limits.is_outage(run, message, failure.error, now, settle)
-
     def fail(self, run: Run, entry: Entry, failure: Failure, now: float) -> Move:
         """A record that was taken out of its run failed."""
         self.in_place.called.pop(entry, None)
@@ -182,10 +176,14 @@ class Retries:
         for waiting in self.in_place.take_readmitted(assignment):
             entry = waiting.entry
             if entry not in begun and not entry.done:
-                entry.assignment.open[entry] = None
-                self._forward(entry, waiting.verdict, waiting.failure, waiting.failed_at, called=False)
+                self.move_on(entry, waiting.verdict, waiting.failure, waiting.failed_at)
 
     # ---- forwards
+
+    def move_on(self, entry: Entry, verdict: Verdict, failure: Failure, now: float) -> None:
+        """Forwards a record that was not called."""
+        entry.assignment.open[entry] = None
+        self._forward(entry, verdict, failure, now, called=False)
 
     def _forward(self, entry: Entry, verdict: Verdict, failure: Failure, now: float, called: bool = True) -> None:
         """Forwards an open record to the next stage, or to the dead letters. `called`: whether the call that its

@@ -122,6 +122,8 @@ class Move(enum.Enum):
     DEAD = "dead"
     PAUSE = "pause"
     """An outage: no record is moved, and the task makes no calls for a while."""
+    HOLD = "hold"
+    """As PAUSE, for the calls of one name."""
     STOP = "stop"
     """The process failed, not the record: the worker ends, and the record is delivered again."""
 

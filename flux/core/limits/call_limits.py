@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flux.core.control.standing import Hold
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief
+from flux.core.limits.breakers import BreakersByName, found_outage
 from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.concurrency import ConcurrencyByName
 from flux.core.limits.failure_rate import FailureCount, FailureRate
@@ -24,7 +25,7 @@ class CallLimits:
     """Shared by all stages of a task in this process. `share`: of the group's rate; None: the rate is this process's
     alone. `by_name`: limits of the calls for one name."""
 
-    __slots__ = ("_limited", "breaker", "by_name", "failure_count", "held", "rate", "rate_limit", "share")
+    __slots__ = ("_limited", "breaker", "breakers", "by_name", "failure_count", "held", "rate", "rate_limit", "share")
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class CallLimits:
         self.share = share
         self.by_name = by_name
         rates = [limit for limit in by_name if isinstance(limit, RateByName)]
+        self.breakers = next((limit for limit in by_name if isinstance(limit, BreakersByName)), None)
+        """By name; None: there are none."""
         self._limited: RateLimit | RateByName = rates[0] if rates else self.rate_limit
         """What `rate` limits."""
         self.rate = self._limited.rate
@@ -55,7 +58,11 @@ class CallLimits:
             rate = None
         if policy.concurrency_key is not None:
             by_name.append(ConcurrencyByName(policy.concurrency_per_key, policy.concurrency_key))
-        return cls(rate, policy.pause_when, share, by_name)
+        pause_when = policy.pause_when
+        if pause_when is not None and pause_when.by is not None:
+            by_name.append(BreakersByName(pause_when, pause_when.by))
+            pause_when = None
+        return cls(rate, pause_when, share, by_name)
 
     def owns(self, stage: int, partitions: int) -> str | None:
         """This process owns so many partitions of the topic of `stage` now. Returns what that changes, for the log."""
@@ -111,14 +118,7 @@ class CallLimits:
         if count.rate is None:
             return False
         settle()
-        count.failed(now)
-        if count.paused:
-            if not (breaker.is_probe(run) and count.is_to_blame(message.delivery_id)):
-                return True
-            breaker.pause(run, count.reason(brief(error)), None, 0.0, now)
-            return False
-        count.paused = not breaker.paused and count.exceeded(now)
-        return count.paused
+        return found_outage(breaker, count, run, message.delivery_id, error, now)
 
     def pause_reason(self, error: BaseException) -> BaseException:
         """Why the task is paused, after a call that failed with `error`."""

@@ -86,9 +86,10 @@ class ConcurrencyByName:
     def started(self, name: str, call: object, now: float) -> None:
         self._calls[name] = self._calls.get(name, 0) + 1
 
-    def ended(self, name: str, call: object, called: bool) -> None:
+    def ended(self, name: str, call: object, called: bool) -> str | None:
         left = self._calls[name] = self._calls[name] - 1
         if not left:
             del self._calls[name]
         for watcher in self.watchers:
             watcher.freed(self, name)
+        return None

@@ -8,6 +8,7 @@ from collections import deque
 import attrs
 
 from flux.core.errors import ConfigurationError
+from flux.core.limits.name_limits import NameOf, check_name_of
 from flux.core.validation import is_number, is_whole, seconds, shown
 
 _PROBES = 3
@@ -27,6 +28,9 @@ class FailureRate:
     """Calls."""
     within: float = attrs.field(default=30.0, kw_only=True, converter=seconds)
     """Seconds, or a timedelta."""
+    by: NameOf | None = attrs.field(default=None, kw_only=True)
+    """message -> a name, such as a host's: failures are counted for each name, and calls for that name alone pause.
+    None: for all calls together. A record for which it returns None pauses nothing."""
 
     def check(self) -> None:
         """Raises ConfigurationError, in one line."""
@@ -37,6 +41,8 @@ class FailureRate:
         ):
             if not valid:
                 raise ConfigurationError(f"pause_when: {name} = {shown(getattr(self, name))}: give {wanted}")
+        if self.by is not None:
+            check_name_of("pause_when: by", self.by)
 
     @property
     def failures(self) -> int:

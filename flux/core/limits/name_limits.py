@@ -5,10 +5,13 @@ A record that such a limit holds back lets records of other names pass; records 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from flux.core.errors import ConfigurationError
 from flux.core.message import Message
+from flux.core.validation import shown
 
 NameOf = Callable[[Message[Any]], str | bytes | None]
 """The name for a record, whose value is bytes; None: the limit does not count it."""
@@ -17,7 +20,7 @@ LONGEST_NAME = 200
 
 
 class Watcher(Protocol):
-    """Wants to know when a name that was at its limit is no longer."""
+    """Looks again at a name whose limit has changed."""
 
     def freed(self, limit: NameLimit, name: str) -> None: ...
 
@@ -35,9 +38,15 @@ class NameLimit(Protocol):
         ...
 
     def started(self, name: str, call: object, now: float) -> None: ...
-    def ended(self, name: str, call: object, called: bool) -> None:
-        """`called`: whether the call was made."""
+    def ended(self, name: str, call: object, called: bool) -> str | None:
+        """`called`: whether the call was made. Returns what to log."""
         ...
+
+
+def check_name_of(setting: str, function: object) -> None:
+    """Raises ConfigurationError for what is no function that gives names."""
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{setting} = {shown(function)}: give a plain function of the message, or None")
 
 
 def plain_name(name: str | bytes | None) -> str | None:

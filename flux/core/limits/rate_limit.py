@@ -89,5 +89,6 @@ class RateByName:
             limit = self._limits[name] = RateLimit(self._rate)
         limit.started(1, now)
 
-    def ended(self, name: str, call: object, called: bool) -> None:
+    def ended(self, name: str, call: object, called: bool) -> str | None:
         """Changes nothing."""
+        return None

@@ -71,3 +71,26 @@ def test_a_tenant_has_its_rate_and_another_passes_by(lab: Lab, way: Way) -> None
     small = [at for name, at, _ in calls.ends if name == b"small"]
     assert 18 <= (len(large) - 1) / (large[-1] - large[0]) <= 21
     assert small[-1] - small[0] <= 1.5
+
+
+@pytest.mark.parametrize("way", OPPOSITES, ids=str)
+def test_an_outage_of_one_tenant_moves_few_records_and_stops_no_other(lab: Lab, way: Way) -> None:
+    attempts: dict[bytes, int] = {}
+    away = [True]
+
+    def call(message: flux.Message) -> None:
+        name = tenant(message)
+        if name == b"large" and away[0]:
+            raise LookupError("no such host")
+        attempts[message.value] = message.attempt
+
+    rate = flux.FailureRate(0.5, of=10, by=tenant)
+    task = lab.task(way.handler(call), partitions=2, pause_when=rate, retries=9, concurrency=4)
+    lab.write(task.topic, *records(200, 200))
+    with lab.running(task, adapter=way.adapter(lab.bootstrap)):
+        wait_for(lambda: len(attempts) == 200, "the other tenant's are done")
+        away[0] = False
+        wait_for(lambda: len(attempts) == 400, "all are done")
+        lab.settle(task)
+    assert sum(attempt > 1 for attempt in attempts.values()) <= 12
+    assert lab.dead(task) == []

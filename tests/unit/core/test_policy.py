@@ -167,6 +167,14 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
             "concurrency_key is for single records: a batch has those of many names; take it out",
         ),
         (
+            {"pause_when": FailureRate(0.5, by=str), "batch": OpenBatch()},
+            "pause_when: by is for single records: a batch has those of many names; take it out",
+        ),
+        (
+            {"pause_when": FailureRate(0.5, by="host")},  # type: ignore[arg-type]
+            "pause_when: by = 'host': give a plain function of the message, or None",
+        ),
+        (
             {"concurrency_per_key": 2},
             "concurrency_per_key: set concurrency_key, which gives the name for a record",
         ),

@@ -22,6 +22,7 @@ from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Move, Pause, Reject, Retry
 from flux.core.errors import BrokerError, Fault
 from flux.core.limits.dispatch_mode import CHECK_INTERVAL
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Message
 from flux.core.ports import Batch, CommittedOffset, PollResult, TopicPartition
 from flux.core.stage import Role
@@ -132,6 +133,7 @@ class World:
                 concurrency_per_key=rng.choice((1, 2)),
                 rate_limit=rng.choice((2, 20)),
                 rate_limit_key=rng.choice((lambda message: message.key, name_of)),
+                pause_when=rng.choice((None, FailureRate(0.5, of=4, by=name_of))),
             )
         self.engine = Engine(self.policy, self.stage)
 
@@ -253,6 +255,7 @@ class World:
             failure = Failure(error, verdict=self.policy.rules.verdict(error), at=self.now)
             assert failure.verdict is not None
             waits = failure.verdict.move is not Move.PAUSE and not self.policy.holds_key(failure.verdict)
+            waits = waits and self.policy.pause_when is None
             if waits and self.random.random() < 0.7:
                 run.note(failure, message)
                 caller.noted = True
@@ -262,9 +265,9 @@ class World:
     def _ends(self, place: Place, gen: int, move: Move | None, run: Run | None, error: Exception) -> None:
         """A call has ended badly: its record is called again here, or moves."""
         partition, offset = place
-        if move is not Move.PAUSE:
+        if move not in (Move.PAUSE, Move.HOLD):
             self._fails(place, gen)
-        if move in (Move.PAUSE, Move.AGAIN) and self._current(partition, gen):
+        if move in (Move.PAUSE, Move.HOLD, Move.AGAIN) and self._current(partition, gen):
             self.begun[(partition, offset, gen)] -= 1
             self.owned[partition].pending.add(offset)
         if move is Move.PAUSE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flux.core.engine.held_back import HeldBack
+from flux.core.engine.held_back import HeldByName
 from flux.core.engine.slices import Entry
 from flux.core.limits.concurrency import ConcurrencyByName
 from flux.core.limits.name_limits import NameOf
@@ -19,10 +19,10 @@ def by_key(message: Message) -> bytes | None:
 
 class Lab:
     def __init__(self, rate: float | None = None, calls: int = 1, name_of: NameOf = by_key) -> None:
-        self.failed: list[str] = []
+        self.logged: list[str] = []
         self.rates = RateByName(rate, name_of)
         self.calls = ConcurrencyByName(calls, name_of)
-        self.held_back = HeldBack((self.rates, self.calls), self.failed.append)
+        self.held_back = HeldByName((self.rates, self.calls), lambda level, text: self.logged.append(text))
         self.owner = assignment()
 
     def entries(self, *keys: bytes | None) -> list[Entry]:
@@ -149,7 +149,7 @@ def test_a_function_that_fails_gives_no_name_and_is_reported() -> None:
 
     lab = Lab(name_of=name_of)
     assert lab.admitted(*lab.entries(b"a", b"a")) == [0, 1]
-    assert lab.failed[0] == "rate_limit_key failed with LookupError: no tenant: such a record counts for no name"
+    assert lab.logged[0] == "rate_limit_key failed with LookupError: no tenant: such a record counts for no name"
 
 
 def test_an_interrupt_in_such_a_function_is_none_of_its_failures() -> None:

@@ -168,6 +168,16 @@ def test_a_key_of_concurrency_is_a_limit_by_name() -> None:
     assert CallLimits.of(policy()).by_name == []
 
 
+def test_failures_by_name_pause_names_and_not_the_task() -> None:
+    rate = FailureRate(0.1, of=10, by=name_of)
+    limits = CallLimits.of(policy(pause_when=rate))
+    assert limits.by_name == [limits.breakers]
+    assert limits.breakers is not None
+    assert limits.breakers.name_of is name_of
+    assert not outage(limits, Run(1, T0))
+    assert CallLimits.of(policy(pause_when=FailureRate(0.1))).breakers is None
+
+
 def test_another_rate_of_a_process_is_used_whole() -> None:
     limits = CallLimits(5.0)
     limits.set_rate(7.0)

@@ -100,6 +100,7 @@ def test_a_pause_between_probes_begins_anew() -> None:
         (0.5, {"of": 10.0}, "pause_when: of = 10.0: give a number of calls"),
         (0.5, {"within": 0}, "pause_when: within = 0: give seconds"),
         (0.5, {"within": "1m"}, "pause_when: within = '1m': give seconds"),
+        (0.5, {"by": "host"}, "pause_when: by = 'host': give a plain function of the message, or None"),
     ],
 )
 def test_invalid_settings_are_refused_in_one_line(share: Any, settings: Any, says: str) -> None:
@@ -111,4 +112,5 @@ def test_invalid_settings_are_refused_in_one_line(share: Any, settings: Any, say
 def test_valid_settings_are_taken() -> None:
     FailureRate(1).check()
     FailureRate(0.01, of=1, within=timedelta(minutes=5)).check()
+    FailureRate(0.5, by=str).check()
     assert FailureRate(0.5, within=timedelta(minutes=5)).within == 300

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flux.core.limits.name_limits import LONGEST_NAME, plain_name
+from flux.core.errors import ConfigurationError
+from flux.core.limits.name_limits import LONGEST_NAME, check_name_of, plain_name
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,14 @@ def test_a_name_is_text_of_a_bounded_length(given: str | bytes | None, name: str
 def test_what_is_no_name_is_refused(given: Any) -> None:
     with pytest.raises(TypeError, match="make it return str, bytes or None"):
         plain_name(given)
+
+
+async def awaited(message: object) -> str:
+    return "a"
+
+
+@pytest.mark.parametrize("given", ["tenant", awaited])
+def test_what_gives_no_names_is_refused(given: Any) -> None:
+    check_name_of("rate_limit_key", str)
+    with pytest.raises(ConfigurationError, match=r"rate_limit_key = .*: give a plain function of the message, or None"):
+        check_name_of("rate_limit_key", given)
