@@ -270,7 +270,8 @@ def _held_object(found: TaskStatus, held: HeldBack) -> dict[str, Any]:
 def _pause_object(each: TaskPause) -> dict[str, Any]:
     tried_in, ends_in = (None if left is None else round(left, 1) for left in (each.tried_in, each.ends_in))
     known = {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
-    return {**known, "command": each.command, "ends_in": ends_in, "why": each.why, "stages": each.stages}
+    more = {"command": each.command, "ends_in": ends_in, "why": each.why, "stages": each.stages, "name": each.name}
+    return {**known, **more}
 
 
 def _process_object(each: ReceivedReport) -> dict[str, Any]:

@@ -96,6 +96,9 @@ PAUSED = Metric(
     "1 while the task is paused: a dependency is unavailable, or somebody has paused a stage.",
 )
 PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that were started.")
+PAUSED_NAMES = Metric(
+    "flux_paused_names", "gauge", ("task",), "Hosts or tenants whose calls alone are paused: pause_when by name."
+)
 PAUSED_SECONDS = Metric("flux_paused_seconds_total", "counter", ("task",), "Total time for which the task was paused.")
 IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Running calls.")
 LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")

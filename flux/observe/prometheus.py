@@ -216,6 +216,10 @@ class Metrics(Hooks, Collector):
         paused, pauses = coordinator.verdicts.paused()
         paused = paused or bool(coordinator.control.held)
         families.set(names.PAUSED, (job.name,), paused and not coordinator.ending.ended)
+        breakers = coordinator.breakers
+        if breakers is not None:
+            with coordinator.lock:
+                families.set(names.PAUSED_NAMES, (job.name,), len(breakers.paused))
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
         coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))

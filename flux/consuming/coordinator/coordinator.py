@@ -56,7 +56,7 @@ class Coordinator:
         self.hook_dispatch = hook_dispatch or HookDispatch("")
         self.lock = system.condition()
         limits = engines[0].call_limits if engines else CallLimits()
-        self.breaker = limits.breaker
+        self.breaker, self.breakers = limits.breaker, limits.breakers
         """Shared by all engines."""
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [

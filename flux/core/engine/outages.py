@@ -17,7 +17,6 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, TOMBSTONE, UNDECODABLE, Move
-from flux.core.limits.failure_rate import TooManyFailures
 from flux.core.message import Message
 from flux.core.stage import Role
 
@@ -81,9 +80,9 @@ class Outages:
             return
         full = [a for a in assignments if a.phase is Phase.WORKING and not self._dispatch.work.may_split(a)]
         for name, breaker in breakers.paused.items() if full else ():
-            if self._retries.forwards.pressing:
+            error = breaker.error
+            if error is None or self._retries.forwards.pressing:
                 return
-            error = breaker.error or TooManyFailures(name)
             for entry in held_back.take_name(breakers, name, full):
                 entry.assignment.in_flight += 1
                 self._common.key_queues.end(entry)

@@ -51,7 +51,11 @@ class FailureRate:
 
 
 class TooManyFailures(Exception):
-    """The reason of a pause: `pause_when` of the task."""
+    """The reason of a pause: `pause_when` of the task. `last`: the last failure."""
+
+    def __init__(self, failures: int, calls: int, last: str) -> None:
+        self.share = f"{failures} of the last {calls} calls failed"
+        super().__init__(f"{self.share}, the last with {last}")
 
 
 class FailureCount:
@@ -91,7 +95,7 @@ class FailureCount:
     def reason(self, last: str) -> TooManyFailures:
         """For logs. `last`: the last failure."""
         calls = self._total - self._failed_at[0][1] if self._failed_at else 1
-        return TooManyFailures(f"{len(self._failed_at) or 1} of the last {calls} calls failed, the last with {last}")
+        return TooManyFailures(len(self._failed_at) or 1, calls, last)
 
     def is_to_blame(self, record: str) -> bool:
         """The probe of a pause has failed. Returns whether its record may be at fault itself."""

@@ -23,6 +23,8 @@ FRESH = 4
 MOST_CALLS = 20
 """The oldest calls, and open records, of a stage that a report lists."""
 MOST_KEY = 100
+MOST_NAMES = 20
+"""The paused hosts or tenants that a report lists."""
 IN_PLACE = "in place"
 """State of a record that waits for a retry in place."""
 
@@ -77,6 +79,8 @@ class Paused:
     ends_in: float | None = attrs.field(default=None, validator=optional(_NUMBER))
     """Seconds until such a pause ends; None: it does not end by itself."""
     why: str = attrs.field(default="", validator=_TEXT)
+    name: str = attrs.field(default="", validator=_TEXT)
+    """The host or tenant whose calls alone are paused; empty: all calls are."""
 
 
 @attrs.frozen
@@ -108,6 +112,8 @@ class StageReport:
     """Records that wait for a retry in place."""
     paused: Paused | None = attrs.field(default=None, validator=optional(instance_of(Paused)))
     """An outage pauses all stages of a task."""
+    paused_names: tuple[Paused, ...] = ()
+    """Hosts or tenants whose calls are paused, the longest first: the same for all stages of a task."""
     done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
     """By partition, the offset below which all is done, where it is not committed yet."""
 
@@ -155,7 +161,8 @@ class Report:
                 open_ = tuple(_made(Open, each) for each in stage["open"])
                 paused = stage.get("paused")
                 paused = None if paused is None else _made(Paused, paused)
-                stages.append(_made(StageReport, stage, calls=calls, open=open_, paused=paused))
+                names = tuple(_made(Paused, each) for each in stage.get("paused_names", ()))
+                stages.append(_made(StageReport, stage, calls=calls, open=open_, paused=paused, paused_names=names))
             return _made(cls, found, stages=tuple(stages))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from heapq import nsmallest
 
+import attrs
+
 from flux.core.engine import Engine
 from flux.core.engine.forwarding import remedy_or_skip
 from flux.core.engine.runs import Run
@@ -15,7 +17,18 @@ from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import cause_of, error_name
 from flux.core.limits.circuit_breaker import CircuitBreaker
-from flux.core.monitoring.report import IN_PLACE, MOST_CALLS, Call, Open, Paused, StageReport, ranges_of, shown_key
+from flux.core.limits.failure_rate import TooManyFailures
+from flux.core.monitoring.report import (
+    IN_PLACE,
+    MOST_CALLS,
+    MOST_NAMES,
+    Call,
+    Open,
+    Paused,
+    StageReport,
+    ranges_of,
+    shown_key,
+)
 
 
 class Snapshot:
@@ -55,6 +68,7 @@ class Snapshot:
             open=tuple(nsmallest(MOST_CALLS, open_, key=lambda each: -each.seconds)),
             in_place=tried,
             paused=hold_of(engine, now) or pause_of(engine.call_limits.breaker, now),
+            paused_names=tuple(nsmallest(MOST_NAMES, paused_names(engine, now), key=lambda each: -each.seconds)),
             done_to={str(at.partition): offset for at, offset in engine.uncommitted_progress().items()},
         )
         self._checked, self._done, self._failed = now, stats.done, stats.failed
@@ -110,6 +124,17 @@ def hold_of(engine: Engine, now: float) -> Paused | None:
     ends_in = None if hold.until == math.inf else round(max(0.0, hold.until - now_ms) / 1000, 1)
     seconds = round(max(0.0, now_ms - hold.since) / 1000, 1)
     return Paused(hold.by, seconds, None, commanded=True, ends_in=ends_in, why=hold.why)
+
+
+def paused_names(engine: Engine, now: float) -> list[Paused]:
+    """The names whose calls alone are paused."""
+    breakers, found = engine.call_limits.breakers, list[Paused]()
+    for name, breaker in (breakers.paused if breakers is not None else {}).items():
+        paused = pause_of(breaker, now)
+        if paused is not None:
+            why = breaker.error.share if isinstance(breaker.error, TooManyFailures) else ""
+            found.append(attrs.evolve(paused, name=shown_key(name.encode()) or "", why=why))
+    return found
 
 
 def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:

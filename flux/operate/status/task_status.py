@@ -208,6 +208,8 @@ class TaskPause:
     why: str = ""
     stages: str = ""
     """Those that are paused, such as "0,2-4"; empty: all that the process runs."""
+    name: str = ""
+    """The host or tenant whose calls alone are paused; empty: all calls are."""
 
     @property
     def end(self) -> str:
@@ -218,18 +220,20 @@ class TaskPause:
 
     @property
     def what(self) -> str:
-        """The process, and its paused stages if these are not all."""
+        """The process, and what is paused there if that is not all."""
+        if self.name:
+            return f"{self.process}, calls for {self.name}"
         return f"{self.process}, stage {self.stages}" if self.stages else self.process
 
 
 def pauses_of(received: ReceivedReport, stages: Sequence[Stage]) -> Iterator[TaskPause]:
     """The pauses of a process. `stages`: the task's."""
     own = [report for stage in stages for report in received.of(stage)]
-    same: dict[tuple[bool, str, str], tuple[Paused, list[int]]] = {}
+    same: dict[tuple[bool, str, str, str], tuple[Paused, list[int]]] = {}
     for report in own:
-        paused = report.paused
-        if paused is not None:
-            same.setdefault((paused.commanded, paused.error, paused.why), (paused, []))[1].append(report.stage)
+        for paused in (*([] if report.paused is None else [report.paused]), *report.paused_names):
+            known = paused.commanded, paused.error, paused.why, paused.name
+            same.setdefault(known, (paused, []))[1].append(report.stage)
     for paused, numbers in same.values():
         left, ends = (
             None if each is None else max(0.0, each - received.age) for each in (paused.tried_in, paused.ends_in)
@@ -244,6 +248,7 @@ def pauses_of(received: ReceivedReport, stages: Sequence[Stage]) -> Iterator[Tas
             ends,
             paused.why,
             ranges_of(numbers) if some else "",
+            paused.name,
         )
 
 

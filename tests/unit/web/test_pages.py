@@ -191,6 +191,17 @@ def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
         assert "Next try in 7 seconds." in page
 
 
+def test_a_host_whose_calls_are_paused_is_named_with_how_many_failed(web: Web) -> None:
+    why = "9 of the last 9 calls failed"
+    web.report(paused_names=(Paused("TooManyFailures", 90.0, 7.0, why=why, name="acme<"),))
+    web.take_sample()
+    page = text_of(web.get("/tasks/Billing"))
+    shown = (
+        "for 1.5 minutes by TooManyFailures on host pid 7 (process 0), calls for acme<: 9 of the last 9 calls failed."
+    )
+    assert shown in page
+
+
 # -- waiting
 
 

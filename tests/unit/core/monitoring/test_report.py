@@ -28,6 +28,11 @@ def test_a_report_comes_back_as_it_was() -> None:
     assert Report.from_json(REPORT.to_json()) == REPORT
     paused = attrs.evolve(REPORT, stages=(PAUSED, attrs.evolve(STAGE, in_place=7)))
     assert Report.from_json(paused.to_json()) == paused
+    names = attrs.evolve(
+        REPORT,
+        stages=(attrs.evolve(STAGE, paused_names=(Paused("TooManyFailures", 1.5, None, why="2 of 2", name="acme"),)),),
+    )
+    assert Report.from_json(names.to_json()) == names
     assert b" " not in paused.to_json()
 
 

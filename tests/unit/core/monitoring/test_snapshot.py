@@ -12,8 +12,9 @@ from flux.core.engine.forwards import Detail
 from flux.core.engine.verdicts import Pause, Rules
 from flux.core.flux_headers import DUE
 from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.monitoring.report import Call, Open, Paused, StageReport
-from flux.core.monitoring.snapshot import Snapshot, pause_of
+from flux.core.monitoring.snapshot import Snapshot, pause_of, paused_names
 from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, TOO_LARGE, Driver
 
 
@@ -298,3 +299,18 @@ def test_a_stage_that_somebody_has_paused_says_who_and_until_when(until: float, 
     assert driver.look_at(10.0).paused == Paused("ada", 15.0, None, commanded=True, ends_in=ends_in, why="audit")
     driver.engine.call_limits.held = {1: Hold("ada", "audit", T0_MS, until)}
     assert driver.look_at().paused is None
+
+
+def test_paused_names_are_shown_with_since_when_and_how_many_failed_and_no_text_of_an_error() -> None:
+    driver = Watched(pause_when=FailureRate(0.5, of=4, by=lambda message: message.key))
+    breakers = driver.engine.call_limits.breakers
+    assert breakers is not None
+    for offset in range(2):
+        breakers.is_outage("a", offset, "r", ValueError("secret"), T0)
+    breakers.pause("a", 1, ValueError("secret"), None, 0.0, T0)
+    breakers.pause("b", 2, ConnectionError("secret"), 60.0, 0.0, T0 + 3)
+    a, b = driver.look_at(5.0).paused_names
+    assert a == Paused(a.error, 5.0, 0.0, why="2 of the last 2 calls failed", name="a")
+    assert a.error.endswith("TooManyFailures")
+    assert b == Paused("ConnectionError", 2.0, 58.0, name="b")
+    assert paused_names(Watched().engine, T0) == []

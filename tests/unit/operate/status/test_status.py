@@ -154,6 +154,15 @@ def test_each_process_that_is_paused_is_named_once_the_longest_first() -> None:
     ]
 
 
+def test_a_name_whose_calls_are_paused_is_listed_once() -> None:
+    why = "9 of the last 9 calls failed"
+    name = Paused("TooManyFailures", 1.0, 5.0, why=why, name="acme")
+    reports = [received(stage_report(paused_names=(name,)), stage_report(1, paused_names=(name,)))]
+    [pause] = at(stage_status(), stage_status(1), reports=reports).pauses()
+    known = pause.what, pause.error, pause.why, pause.end
+    assert known == ("host pid 7, calls for acme", "TooManyFailures", why, "next try in 3 seconds")
+
+
 def test_a_pause_by_a_command_says_who_until_when_and_of_which_stages() -> None:
     paused = Paused("ada", 5.0, None, commanded=True, ends_in=60.0, why="audit")
     later = attrs.evolve(paused, seconds=5.1)
