@@ -86,6 +86,11 @@ class CallLimits:
         return None if self.rate is None or part is None else self.rate * part
 
     @property
+    def paused(self) -> bool:
+        """Whether an outage pauses the task, or the calls for a name."""
+        return self.breaker.paused or bool(self.breakers is not None and self.breakers.paused)
+
+    @property
     def limited(self) -> bool:
         """Whether runs must be as small as `most`."""
         return self.rate_limit.rate is not None or self.breaker.paused

@@ -67,7 +67,7 @@ class FailureCount:
         self.rate = rate
         self._total = 0
         """Calls that have ended, in all."""
-        self._failed_at: deque[tuple[float, int]] = deque()
+        self._failed_at: deque[tuple[float, int]] = deque(maxlen=0 if rate is None else rate.of)
         """The time of each failure that may count, and the number of calls before it."""
         self._probe: str | None = None
         self._probes = 0
