@@ -18,7 +18,7 @@ RULES = [
     (r"\bimport Awaitable, ", "import "),
     (r"\bAsync([A-Z])", r"\1"),
     (r"\basync_consumer\b", "consumer"),
-    (r"\bawait_room\b", "wait_for_room"),
+    (r"\bawait_(room|next)\b", r"wait_for_\1"),
     (r"\bflux\.consuming\.awaited\b", "flux.consuming.blocking"),
 ]
 

@@ -21,7 +21,7 @@ from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.producing.registry import PRODUCERS
 
-_LONGEST_ID = 250
+_LONGEST_NAME = 250
 
 
 def enqueue(
@@ -43,17 +43,15 @@ def enqueue(
                 "enqueue(id=…) needs delay or at: only work that waits has an id; delay=0: at once"
             )
         return _producer(task, policy.stages.topic, None, serializer).send(value, key=key, headers=headers)
-    own = _pairs(headers)
-    if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
-        raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
-    name = None if id is None else (flux_headers.ID, _checked(id))
-    return _send(task, policy, serializer, "enqueue with a delay", due, value, key, own, name)
+    name = None if id is None else (flux_headers.ID, checked_name(id, "id"))
+    return _send(task, policy, serializer, "enqueue with a delay", due, value, key, own_headers(headers), name)
 
 
 def cancel(task: Any, policy: Policy, serializer: Callable[[Any], Any] | None, id: str) -> Delivery:
     """See `flux.Task.cancel`."""
     due = math.ceil(PRODUCERS.system.now() * 1000)
-    return _send(task, policy, serializer, "cancel", due, None, None, [], (flux_headers.CANCELLED, _checked(id)))
+    name = (flux_headers.CANCELLED, checked_name(id, "id"))
+    return _send(task, policy, serializer, "cancel", due, None, None, [], name)
 
 
 def _send(
@@ -69,25 +67,47 @@ def _send(
 ) -> Delivery:
     """Writes a record to the first retry topic, all records of a name to one partition."""
     if policy.stages.retries < 1:
-        raise ConfigurationError(f"{_name(task)}.{what} needs a retry topic: set retries to 1 or more")
-    all_headers = [
-        *headers,
+        raise ConfigurationError(f"{name_of(task)}.{what} needs a retry topic: set retries to 1 or more")
+    options = attrs.evolve(config.current.producer, acks="all")
+    producer = _producer(task, policy.stages[1].topic, options, serializer)
+    all_headers = delayed_headers(policy, headers, due, name)
+    return producer.send(value, key=key, headers=all_headers, partition_key=None if name is None else name[1])
+
+
+def delayed_headers(
+    policy: Policy, own: list[tuple[str, Any]], due: int, name: tuple[str, str] | None, tick: int | None = None
+) -> list[tuple[str, Any]]:
+    """The headers of a record for the first retry topic. `due`, `tick`: milliseconds since the epoch."""
+    return [
+        *own,
         (flux_headers.STAGE, "1"),
         (flux_headers.ATTEMPTS, "0"),
         (flux_headers.DUE, str(due)),
         (flux_headers.GROUP, policy.stages.group),
-        (flux_headers.ORIGIN_TIMESTAMP, str(due)),  # its age counts from its due time
+        (flux_headers.ORIGIN_TIMESTAMP, str(due if tick is None else tick)),  # its age counts from then
+        *(() if tick is None else ((flux_headers.TICK, str(tick)),)),
         *(() if name is None else (name,)),  # the last one: see `flux_headers`
     ]
-    options = attrs.evolve(config.current.producer, acks="all")
-    producer = _producer(task, policy.stages[1].topic, options, serializer)
-    return producer.send(value, key=key, headers=all_headers, partition_key=None if name is None else name[1])
 
 
-def _checked(id: object) -> str:
-    if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID or not id.isprintable():
-        raise ConfigurationError(f"id = {shown(id)}: give a text of 1 to {_LONGEST_ID} characters that can be printed")
-    return str(id)
+def checked_name(name: object, what: str) -> str:
+    """Raises ConfigurationError."""
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+        raise ConfigurationError(
+            f"{what} = {shown(name)}: give a text of 1 to {_LONGEST_NAME} characters that can be printed"
+        )
+    return str(name)
+
+
+def own_headers(headers: HeadersLike | None) -> list[tuple[str, Any]]:
+    """A user's headers as pairs. Raises ConfigurationError for one of flux's own."""
+    if headers is None:
+        return []
+    pairs: Iterable[Any] = headers.items() if hasattr(headers, "items") else headers
+    own = list(pairs)
+    if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
+        raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
+    return own
 
 
 def _due(policy: Policy, delay: Seconds | None, at: datetime | None) -> int | None:
@@ -114,14 +134,7 @@ def _due(policy: Policy, delay: Seconds | None, at: datetime | None) -> int | No
     return math.ceil(round((now + wait) * 1000, 3))  # as `whole_ms`, rounded up
 
 
-def _pairs(headers: HeadersLike | None) -> list[tuple[str, Any]]:
-    if headers is None:
-        return []
-    pairs: Iterable[Any] = headers.items() if hasattr(headers, "items") else headers
-    return list(pairs)
-
-
-def _name(task: Any) -> str:
+def name_of(task: Any) -> str:
     return str((task if isinstance(task, type) else type(task)).__name__)
 
 
@@ -133,7 +146,7 @@ def _producer(
     producers: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
     known = producers.get(topic)
     if known is None or known[0] != wanted:
-        name = f"{_name(task)}.enqueue"
+        name = f"{name_of(task)}.enqueue"
         attributes = {
             "__module__": (task if isinstance(task, type) else type(task)).__module__,
             "__qualname__": name,

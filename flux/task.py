@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec
 
 from flux.config import AdapterChoice
 from flux.consuming.call_chain import Middleware
@@ -20,14 +20,15 @@ from flux.core.message import Message
 from flux.core.policy import DAY, Policy
 from flux.core.spelling import check_names
 from flux.core.stage import Naming
-from flux.core.type_variables import R, V
-from flux.core.validation import Seconds, shown
+from flux.core.type_variables import V
+from flux.core.validation import Seconds
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
+from flux.schedules import ScheduledWork, scheduled_work
 from flux.scheduling import cancel, enqueue
-from flux.serde.parameters import assigned, deserializer_of, serializer_of
+from flux.serde.parameters import deserializer_of, serializer_of
 from flux.serde.values import Values
-from flux.task_settings import policy_of
+from flux.task_settings import on_both, policy_of
 
 P = ParamSpec("P")
 
@@ -35,17 +36,6 @@ if TYPE_CHECKING:
 
     class OneOrMany(Message[V], Sequence[Message[V]]):
         """What a call takes: a message, or those of a batch. It makes both overrides of `call` correct."""
-
-
-class _on_both(Generic[P, R]):  # noqa: N801
-    """A method that can be called on a class and on its instances, which may have their own settings."""
-
-    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
-        self._function = function
-        self.__doc__ = function.__doc__
-
-    def __get__(self, instance: object, owner: type) -> Callable[P, R]:
-        return partial(self._function, owner if instance is None else instance)
 
 
 class Task(Generic[V]):
@@ -166,6 +156,8 @@ class Task(Generic[V]):
     naming: Naming | None = None
     """(topic, group, stage) -> (topic, group); None: Super::Flux's names."""
 
+    _schedules: Sequence[ScheduledWork] = ()
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if cls.__module__ != __name__:
@@ -189,7 +181,7 @@ class Task(Generic[V]):
     def close(self) -> Any:
         """Called once per process, after the last call."""
 
-    @_on_both
+    @on_both
     def enqueue(
         self,
         value: V,
@@ -215,7 +207,7 @@ class Task(Generic[V]):
         serializer = serializer_of(self, Task, policy.stages.topic)
         return enqueue(self, policy, serializer, value, key, headers, delay, at, id)
 
-    @_on_both
+    @on_both
     def cancel(self, id: str) -> Delivery:
         """Takes back the delayed record that was enqueued with this id, unless it has started. Returns at once; the
         future's `result(timeout)`, and `await`, return when the cancellation is written, or raise DeliveryError.
@@ -223,27 +215,42 @@ class Task(Generic[V]):
         policy = self.policy()
         return cancel(self, policy, serializer_of(self, Task, policy.stages.topic), id)
 
-    @_on_both
+    @on_both
+    def every(
+        self,
+        cron: str | None = None,
+        *,
+        seconds: Seconds | None = None,
+        timezone: str = "UTC",
+        value: Any = None,
+        key: str | bytes | None = None,
+        headers: HeadersLike | None = None,
+        name: str | None = None,
+        max_late: Seconds | None = None,
+    ) -> None:
+        """Calls the task at the times of a cron expression in a time zone, or at each multiple of `seconds` since
+        1970-01-01 UTC: one call per tick for the whole group. To be called where the task is defined.
+
+        `value`, `key`, `headers`: of each tick's record; `key` None: the name. `name`: None: the expression or the
+        interval. A tick that no worker was there for is called once, however many were missed, unless it is more than
+        `max_late` seconds late. Raises ConfigurationError, also for a task without retries.
+        """
+        policy = self.policy()
+        work = scheduled_work(self, policy, cron, seconds, timezone, value, key, headers, name, max_late)
+        self._schedules = (*self._schedules, work)
+
+    @on_both
     def policy(self) -> Policy:
         """The checked settings of the class or the instance. Raises ConfigurationError, in one line that names the
         task."""
         cls = self if isinstance(self, type) else type(self)
-        for name in ("topic", "group_id"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
         policy = policy_of(self, cls, _batch(self))
         if cls.call in (Task.call, BatchTask.call):
             what = "messages" if issubclass(cls, BatchTask) else "message"
             raise ConfigurationError(f"{cls.__name__} has no call: write def call(self, {what})")
-        for name in ("deserializer", "serializer"):
-            function = assigned(self, name)
-            if function is not None and not callable(function):
-                raise ConfigurationError(
-                    f"{cls.__name__}: {name} = {shown(function)}: give a function, such as flux.serde.json_{name}"
-                )
         return policy
 
-    @_on_both
+    @on_both
     def decoder(self) -> Callable[[bytes | None], Any] | None:
         """The deserializer, or None: the one that is named, else that of `values`, else that of the type parameter.
         Raises ConfigurationError."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Concatenate, Generic, ParamSpec
 
 from flux.core.backoff import Waits
 from flux.core.engine.batches import OpenBatch
@@ -11,13 +13,30 @@ from flux.core.engine.verdicts import PROCESS, Rules
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.stage import Stages
-from flux.core.validation import check_switch
+from flux.core.type_variables import R
+from flux.core.validation import check_switch, shown
 from flux.serde.parameters import assigned
+
+P = ParamSpec("P")
+
+
+class on_both(Generic[P, R]):  # noqa: N801
+    """A method that can be called on a class and on its instances, which may have their own settings."""
+
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: object, owner: type) -> Callable[P, R]:
+        return partial(self._function, owner if instance is None else instance)
 
 
 def policy_of(task: Any, cls: type, batch: OpenBatch | None) -> Policy:
     """The policy of a task: of its class `cls`, or of an instance with settings of its own. Raises ConfigurationError,
     in one line that names the task."""
+    for name in ("topic", "group_id"):
+        if not isinstance(getattr(task, name), str) or not getattr(task, name):
+            raise ConfigurationError(f"{cls.__name__} has no {name}: set {name} = '…' in the class")
     policy = Policy(
         stages=Stages(task.topic, task.group_id, task.retries, assigned(task, "naming")),
         waits=Waits(assigned(task, "wait"), task.max_delay),
@@ -58,4 +77,10 @@ def policy_of(task: Any, cls: type, batch: OpenBatch | None) -> Policy:
             )
     except ConfigurationError as error:
         raise ConfigurationError(f"{cls.__name__}: {error}") from None
+    for name in ("deserializer", "serializer"):
+        function = assigned(task, name)
+        if function is not None and not callable(function):
+            raise ConfigurationError(
+                f"{cls.__name__}: {name} = {shown(function)}: give a function, such as flux.serde.json_{name}"
+            )
     return policy

@@ -26,12 +26,15 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import check_hooks
 from flux.core.monitoring.health import Health, judge
 from flux.core.monitoring.stats import Stats
-from flux.core.ports import System
+from flux.core.policy import Policy
+from flux.core.ports import Cluster, System
 from flux.core.stage import check_apart, parse_stages, shared_groups
 from flux.core.validation import Seconds, check_seconds, check_switch, check_whole, plain, seconds, shown
 from flux.processes.control import WorkerControl
 from flux.processes.heartbeat import Reporter, report_topic
 from flux.producing.produced import Scopes
+from flux.schedules import Ticks
+from flux.serde.parameters import serializer_of
 from flux.system import SYSTEM
 from flux.system.return_values import is_async
 from flux.task import Task, check_spelling
@@ -115,6 +118,7 @@ class Worker:
                 client,
                 system,
                 decoder=task.decoder(),
+                ticks=_ticks(name, task, policy, client, system),
                 middleware=check_middleware(name, task.middleware, awaited),
                 scopes=_scopes(task, client.cluster),
                 hooks=[*config.current.hooks, *check_hooks(task.hooks, f"{name}.hooks")],
@@ -240,6 +244,13 @@ class Worker:
             reporter = Reporter(self._jobs, self._report_topic, self._process, self._system, self._control)
             reporter.start()
             observed.callback(reporter.stop)
+
+
+def _ticks(name: str, task: Task, policy: Policy, client: Cluster, system: System) -> Ticks | None:
+    """None: without a retry topic there is no place for ticks."""
+    if policy.stages.retries < 1:
+        return None
+    return Ticks(name, task._schedules, policy, client, serializer_of(task, Task, policy.stages.topic), system)
 
 
 def _scopes(task: Task, cluster: str) -> Scopes | None:

@@ -72,6 +72,9 @@ class TaskRuntime:
     exclusion: Exclusion = attrs.field(factory=Exclusion)
     coordinator: Coordinator | None = None
     started: bool = False
+    ticks: Any = None
+    """The ticks of the task's schedules: a `Ticks` of `named_calls`. None: records of the first retry topic are never
+    ticks."""
     skips: Mapping[tuple[int, int, int], str] | None = None
     """Records that are not called: see `skipping`. None: nobody can ask for that."""
     resources: TaskResources = attrs.Factory(
@@ -96,7 +99,7 @@ class TaskRuntime:
     def work(self) -> Any:
         """The function that makes the calls of a run."""
         batched = self.policy.batch is not None
-        return self.form.leaving_out(self.form.work_batch if batched else self.form.work, batched)
+        return self.form.leaving_out(self.form.work_batch if batched else self.form.work, batched, self.ticks)
 
     @property
     def form(self) -> Any:
@@ -141,6 +144,8 @@ class TaskRuntime:
             self.coordinator.late_joins.choose(admin)
         if policy.exactly_once:
             self.transactions.join(self.adapter.cluster, self.coordinator, limits.get)
+        if self.ticks is not None and any(stage.has_names for stage in chosen):
+            self.ticks.start()
         return True
 
     def setup(self) -> Any:

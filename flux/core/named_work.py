@@ -18,7 +18,7 @@ _PRUNED_AT = 1_000
 class NamedWork:
     """A record with a name. `tick`: of a schedule, in milliseconds since the epoch, else 0."""
 
-    __slots__ = ("begun", "due", "kind", "last", "name", "offset", "tick", "void")
+    __slots__ = ("begun", "due", "kind", "last", "left_out", "name", "offset", "tick", "void")
 
     def __init__(self, kind: Kind, name: str, tick: int = 0) -> None:
         self.kind = kind
@@ -26,19 +26,26 @@ class NamedWork:
         self.tick = tick
         self.offset = -1
         self.due = 0
-        """Milliseconds since the epoch; it orders records of one tick."""
+        """Milliseconds since the epoch."""
         self.void = False
         """Whether it must not be called: replaced or cancelled before its call, or a tick that was counted before."""
         self.last = True
         """Whether no later record of its name was read."""
         self.begun = False
         """Whether its call was made, or left out."""
+        self.left_out = False
 
     def begin(self) -> bool:
         """Whether to make its call now."""
         # before the look: what is replaced after its start is called, and not counted as replaced
         self.begun = True
         return not self.void
+
+    def precludes(self, later: NamedWork) -> bool:
+        """Whether the tick of a later record was counted already. One that was written again to wait longer counts, and
+        no other one while the first still waits."""
+        again = self.begun and later.due > self.due
+        return self.tick > later.tick or (self.tick == later.tick and not again)
 
 
 class Names:
@@ -59,15 +66,15 @@ class Names:
         return len(self._last)
 
     def arrived(self, work: NamedWork, offset: int, due: int) -> int:
-        """A record was read; those of a partition arrive in the order of the log, except that some which another owner
-        has completed may be passed before. Returns how many calls it takes back."""
+        """A record was read; those of a partition arrive in the order of the log, those that are done too. Returns how
+        many calls it takes back."""
         work.offset, work.due = offset, due
         scheduled = work.kind == "schedule"
         key = scheduled, work.name
         known = self._last.get(key)
         taken_back = 0
         if known is not None and known.offset != offset:
-            if (known.tick, known.due) >= (work.tick, due) if scheduled else known.offset > offset:
+            if known.offset > offset or (scheduled and known.precludes(work)):
                 work.void, work.last = True, False
                 return 0
             known.last = False

@@ -89,10 +89,12 @@ class Working:
     _loops: list[tuple[TaskRuntime, Coordinator, ConsumerLoop]] = attrs.field(factory=list)
     _calls: int = 0
     _left_out: int = 0
-    """Records that were replaced or cancelled before their call."""
+    """Records without a call: replaced, cancelled, or a tick that is not called."""
 
     def life(self) -> Life:
         self.machine.progressed()
+        if self.to_the_end and any(job.ticks is not None and job.ticks.scheduled for job in self.jobs):
+            raise ConfigurationError("a task with schedules has no end: move the clock, and use run")
         try:
             self._prepare()
             for job in self.jobs:
@@ -174,7 +176,7 @@ class Working:
                 coordinator.finished(runtime, run, failure)
                 if runtime.engine.stage.has_names:
                     called = messages_of(run)[: run.index]
-                    self._left_out += sum(each.named is not None and each.named.void for each in called)
+                    self._left_out += sum(each.named is not None and each.named.left_out for each in called)
                 if failure is not None:
                     raise failure
                 self._calls += run.index

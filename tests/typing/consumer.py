@@ -248,6 +248,10 @@ task_of_a_function: flux.Task = audit
 assert_type(audit(flux.Message()), None)
 
 
+Billing.every("0 2 * * *", timezone="Europe/Berlin", value={"order": 1}, name="nightly", max_late=60)
+audit.every(seconds=300)
+
+
 async def enqueue() -> None:
     delivery = Billing.enqueue({"order": 1}, key="ada", delay=60)
     assert_type(delivery, flux.Delivery)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flux.core import flux_headers
 from flux.core.engine.assignment import Assignment, Phase
@@ -13,9 +14,12 @@ from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.slices import Slice
 from flux.core.limits.backpressure import Backpressure
 from flux.core.message import Message
+from flux.core.named_work import NamedWork
 from flux.core.ports import Batch, TopicPartition
 from flux.core.stage import Role
 
+Passed = tuple[int, NamedWork, int]
+"""A record that is done: its offset, its name, and its due time in milliseconds since the epoch."""
 LONGEST_WITHHELD = 30.0
 """Seconds for which records are withheld until their partition was read to its end."""
 
@@ -45,9 +49,9 @@ class QueuedWork:
             assignment = assignments.get(batch.partition)
             if assignment is None or not common.begins(assignment):
                 continue
-            if self._named:
-                self._pass_done(assignment, batch, now_ms)
+            done = self._named_and_done(assignment, batch, now_ms) if self._named else ()
             for piece in assignment.deliver(batch.records):
+                done = self._pass(assignment, done, piece.records[0].offset())
                 piece.since = now
                 if self._main:
                     self._add(assignment, piece, now)
@@ -56,6 +60,7 @@ class QueuedWork:
                 timed.since, timed.epoch = now, common.epoch
                 common.stats.late += bisect_left(timed.due_times or (), now_ms - 1000)
                 self.delay_queue.add(assignment, timed, size, self._withholds(assignment, now))
+            self._pass(assignment, done)
 
     def reached(self, partitions: Iterable[Assignment], now: float) -> None:
         """The client has read these partitions to their ends."""
@@ -78,11 +83,12 @@ class QueuedWork:
         names.since = min(names.since, now)
         return True
 
-    def _pass_done(self, assignment: Assignment, batch: Batch, now_ms: int) -> None:
-        """Reads the names of records that another owner has completed: they may replace or cancel one that waits."""
+    def _named_and_done(self, assignment: Assignment, batch: Batch, now_ms: int) -> Sequence[Passed]:
+        """The records with names that another owner has completed: they may make void one that waits."""
         tracker, records = assignment.offset_tracker, batch.records
+        found: list[Passed] = []
         if tracker is None or records[0].offset() >= assignment.restored:
-            return
+            return found
         for record in records:
             offset = record.offset()
             if tracker.is_done(offset):
@@ -90,7 +96,17 @@ class QueuedWork:
                 parsed = flux_headers.read(headers, 1, now_ms, int(self._common.policy.max_delay * 1000))
                 if parsed.named is not None:
                     parsed.named.begun = True
-                    assignment.names.arrived(parsed.named, offset, parsed.due or now_ms)
+                    found.append((offset, parsed.named, parsed.due or now_ms))
+        return found
+
+    def _pass(self, assignment: Assignment, done: Sequence[Passed], before: float = math.inf) -> Sequence[Passed]:
+        """Notes the names of those below offset `before`, in the order of the log. Returns the others."""
+        index = 0
+        while index < len(done) and done[index][0] < before:
+            offset, named, due = done[index]
+            self._common.stats.replaced += assignment.names.arrived(named, offset, due)
+            index += 1
+        return done[index:]
 
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
         """Puts back a slice that was taken, or its rest. In a retry stage, records that came later may be due before

@@ -104,3 +104,28 @@ def test_the_last_work_of_an_id_is_called_and_cancelled_work_is_not(lab: Lab, wa
         wait_for(lambda: b"last" in seen, "what was enqueued while it ran")
     assert sorted(seen[:2]) == [b"other", b"second"]
     assert seen[2:] == [b"sooner", b"last"]
+
+
+@at_once(*WAYS)
+def test_a_schedule_has_one_call_for_each_tick_and_goes_on_after_a_restart(lab: Lab, way: Way) -> None:
+    seen: list[int] = []
+
+    def call(message: flux.Message) -> None:
+        tick = message.headers.get("flux-tick")
+        assert tick is not None
+        assert message.value == b"v"
+        seen.append(int(tick))
+
+    adapter = way.adapter(lab.bootstrap)
+    task = lab.task(way.handler(call), partitions=3, adapter=adapter)
+    task.every(seconds=1, value=b"v")
+    for more in (3, 3):
+        # two members: one of them owns the partition of the ticks, and both have written a first one
+        with lab.running(task, adapter=adapter), lab.running(task, adapter=adapter):
+            wanted = len(seen) + more
+            wait_for(lambda: len(seen) >= wanted, "the ticks")  # noqa: B023
+        stopped = seen[-1]
+        time.sleep(max(0, stopped / 1000 + 2.5 - time.time()))
+    assert len(set(seen)) == len(seen)
+    assert sorted(seen) == seen
+    assert all(tick % 1000 == 0 for tick in seen)

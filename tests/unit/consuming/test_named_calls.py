@@ -28,7 +28,7 @@ def of(offset: int, void: bool | None = None) -> Message:
 
 
 def blocking(function: Callable[[Any], Any], given: Any, batched: bool) -> Any:
-    return (blocking_calls.of_wanted_in_batch if batched else blocking_calls.of_wanted)(function)(given)
+    return (blocking_calls.of_wanted_in_batch if batched else blocking_calls.of_wanted)(function, None)(given)
 
 
 def awaited(function: Callable[[Any], Any], given: Any, batched: bool) -> Any:
@@ -36,7 +36,7 @@ def awaited(function: Callable[[Any], Any], given: Any, batched: bool) -> Any:
         return function(given)
 
     async def main() -> Any:
-        return await (awaited_calls.of_wanted_in_batch if batched else awaited_calls.of_wanted)(handler)(given)
+        return await (awaited_calls.of_wanted_in_batch if batched else awaited_calls.of_wanted)(handler, None)(given)
 
     return asyncio.run(main())
 

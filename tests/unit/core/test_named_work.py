@@ -56,22 +56,35 @@ def test_a_record_that_is_delivered_again_is_not_replaced_by_itself() -> None:
         assert again.begin()
 
 
-def test_a_record_is_void_if_a_later_one_of_its_id_was_seen_before() -> None:
-    names = Names()
-    ids(names, 8)
-    [before] = ids(names, 7)
-    assert before.void
+def ticks(names: Names, *places: tuple[int, int]) -> list[NamedWork]:
+    """Records of a schedule. `places`: (tick, due)."""
+    works = [NamedWork("schedule", "s", tick) for tick, _ in places]
+    for offset, (work, (_, due)) in enumerate(zip(works, places, strict=True)):
+        assert names.arrived(work, len(names) * 100 + offset, due) == 0
+    return works
 
 
 def test_the_first_record_of_a_tick_counts_and_none_after_a_later_tick() -> None:
+    made = ticks(Names(), (60, 60), (60, 60), (120, 90), (120, 120), (60, 60), (60, 61))
+    assert [tick.void for tick in made] == [False, True, False, True, True, True]
+    assert [tick.last for tick in made] == [False, False, True, False, False, False]
+
+
+def test_a_tick_that_was_due_may_be_written_again_to_wait_longer() -> None:
     names = Names()
-    # (tick, due): the fourth waits longer for the same tick
-    given = [(60, 60), (60, 60), (120, 90), (120, 120), (60, 60), (60, 61)]
-    ticks = [NamedWork("schedule", "s", tick) for tick, _ in given]
-    for offset, (tick, (_, due)) in enumerate(zip(ticks, given, strict=True)):
-        assert names.arrived(tick, offset, due) == 0
-    assert [tick.void for tick in ticks] == [False, True, False, False, True, True]
-    assert [tick.last for tick in ticks] == [False, False, False, True, False, False]
+    [first] = ticks(names, (900, 60))
+    assert first.begin()
+    same, longer, other = ticks(names, (900, 60), (900, 120), (900, 180))
+    assert [each.void for each in (same, longer, other)] == [True, False, True]
+    assert (first.last, longer.last) == (False, True)
+
+
+def test_what_is_delivered_again_changes_nothing() -> None:
+    names = Names()
+    [last] = ids(names, 8)
+    [before] = ids(names, 7)
+    assert before.void
+    assert last.begin()
 
 
 def test_a_schedule_and_an_id_of_one_name_are_apart() -> None:

@@ -327,3 +327,16 @@ def test_the_first_records_that_may_be_called_make_a_commit_due(stage: int) -> N
     assert work._common.commits.due(T0 + 10_000)
     assert len(work) == 1
     assert list(work.backlogs.held) == [owner]
+
+
+def test_what_another_owner_has_completed_is_passed_in_the_order_of_the_log() -> None:
+    tracker = OffsetTracker(0, (), 4095)
+    tracker.delivered(0, 3)
+    tracker.done(1, 3)
+    driver = retrying()
+    driver.assign(CommittedOffset(0, tracker.metadata()))
+    tick = [("flux-attempts", b"0"), ("flux-due", str(T0_MS).encode()), ("flux-tick", b"60"), ("flux-schedule", b"s")]
+    # the first record of a tick waits; a second one was left out by the other owner
+    driver.poll(driver.record(0, headers=tick), driver.record(1, headers=tick), due(driver, 2, 0))
+    at_the_end(driver)
+    assert called(driver) == [0]
