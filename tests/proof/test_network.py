@@ -35,6 +35,7 @@ def test_nothing_is_found_where_all_is_well() -> None:
     assert SOUND.problems() == []
     assert DELIVERED.problems(range(10)) == []
     assert attrs.evolve(SOUND, cpu=0.15, usual=0.1, is_total=False).problems() == []
+    assert attrs.evolve(SOUND, cpu=0.15, slowness=2.0).problems() == []
     assert attrs.evolve(SOUND, cpu=0.65, brokers=0.6, waits_busily=True).problems() == []
     assert DELIVERED.problems([*range(10), 3]) == []  # a repeat loses nothing
 
@@ -47,6 +48,8 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"unharmed": True}, "the fault had no effect"),
         ({"restarted": True}, "the process has ended"),
         ({"cpu": 0.5}, "50% of a core"),
+        ({"cpu": 0.15, "slowness": 0.5}, "15% of a core"),
+        ({"cpu": 0.25, "slowness": 2.0}, "25% of a core"),
         ({"cpu": 0.25, "usual": 0.1, "is_total": False}, "25% of a core"),
         ({"cpu": 0.15, "usual": 0.1}, "15% of a core"),
         ({"cpu": 0.65, "brokers": 0.6}, "65% of a core"),

@@ -9,7 +9,7 @@ import attrs
 AGAIN = 30.0
 """Seconds after an outage within which everything works again."""
 CPU = 0.10
-"""Share of a core in an outage, at most; more than usual where some records come through."""
+"""Share of a core in an outage, at most; more than usual where some records come through, and on a slow machine."""
 BUSY_WAIT = 1.0
 """The same for librdkafka's broker threads, in cases in which its idempotent producer waits busily: while at least five
 records of a partition are in flight and others are queued for longer than `linger.ms`, its thread polls with a timeout
@@ -62,7 +62,7 @@ class Measured:
     log in it; `back`: seconds from its end until everything worked again, None: it did not; `usual`: share of a core
     before it; `is_total`: a process has nothing to do in it; `waits_busily`: see `BUSY_WAIT`; `brokers_after`: as
     `brokers`, when all works again; `named`: texts of which one line at least must have one, if any; `unharmed`: it did
-    all of its work in an outage that should prevent that."""
+    all of its work in an outage that should prevent that; `slowness`: see `watch.slowness`."""
 
     outage: float
     cpu: float
@@ -78,6 +78,7 @@ class Measured:
     named: Sequence[str] = ()
     restarted: bool = False
     unharmed: bool = False
+    slowness: float = 1.0
 
     @property
     def lines_a_minute(self) -> float:
@@ -92,11 +93,12 @@ class Measured:
         if self.restarted:
             found.append("the process has ended")
         own = self.cpu - self.brokers if self.waits_busily else self.cpu
-        if own > CPU + (0 if self.is_total else self.usual):
+        allowed = CPU * max(1.0, self.slowness)
+        if own > allowed + (0 if self.is_total else self.usual):
             found.append(f"{own:.0%} of a core in the outage")
         if self.brokers > BUSY_WAIT:
             found.append(f"{self.brokers:.0%} of a core in librdkafka's broker threads")
-        if self.brokers_after > CPU:
+        if self.brokers_after > allowed:
             found.append(f"{self.brokers_after:.0%} of a core in librdkafka's broker threads afterwards")
         if self.lines_a_minute > LINES:
             found.append(f"{self.lines_a_minute:.0f} log lines a minute, such as: {self.lines[-1]}")

@@ -18,6 +18,18 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+_COUNTING = 0.024
+"""CPU seconds that a machine needs to count as `slowness` does, for which the limits are made."""
+
+
+def slowness() -> float:
+    """How much longer this machine takes at the moment."""
+    began, number = time.process_time(), 0
+    for each in range(1_000_000):
+        number += each & 7
+    return (time.process_time() - began) / _COUNTING
+
+
 def reading(pid: int) -> Reading:
     """Raises FileNotFoundError when there is no such process."""
     process = Path(f"/proc/{pid}")
@@ -79,7 +91,7 @@ class Watch:
     def settled(self) -> bool:
         return not self.now().grown(self._readings[1])
 
-    def measured(self, case: Case, named: Sequence[str]) -> Measured:
+    def measured(self, case: Case, named: Sequence[str], slowness: float) -> Measured:
         """`named`: see `Fault`."""
         begun, before, over = self._readings
         after = self.now()
@@ -98,6 +110,7 @@ class Watch:
             [name for name in named if ":" in name or name in self.subject.topics],
             not self.subject.alive,
             self._unharmed and (case.is_total or case.blocks),
+            slowness,
         )
 
 
