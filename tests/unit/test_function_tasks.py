@@ -134,4 +134,4 @@ def test_its_settings_have_the_types_of_a_task_s_attributes() -> None:
     of_task = {name: hint for name, hint in get_type_hints(flux.Task).items() if not name.startswith("_")}
     assert own.keys() == of_task.keys() - {"topic", "group_id"}
     differing = {name for name, hint in own.items() if hint != of_task[name]}
-    assert differing <= {"deserializer", "serializer", "values"}
+    assert differing <= {"deserializer", "serializer", "values", "concurrency_key", "rate_limit_key"}
