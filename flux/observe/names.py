@@ -146,6 +146,7 @@ ALL = (
     IN_PLACE,
     PAUSED,
     PAUSES,
+    PAUSED_NAMES,
     PAUSED_SECONDS,
     IN_FLIGHT,
     LIMIT,

@@ -8,11 +8,14 @@ from typing import Any
 
 import attrs
 
+import flux
 from flux.core.engine.crashes import MOST_CRASHES
 from flux.core.policy import LEAST_METADATA
+from simulation.records import name_of
 from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
 
 EXACTLY_ONCE = "exactly-once"
+NAMES = "names"
 KILLS = "kills"
 FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batches", "enqueued")
 
@@ -35,6 +38,10 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
         return _kills(scenario, rng)
     if wanted is None and not focus and rng.random() < 0.4:  # what processes note does no harm
         return _with_settings(scenario, max_crashes=MOST_CRASHES)
+    # as above
+    rng = random.Random(f"{seed}/names")
+    if NAMES in (wanted or ()) or (wanted is None and rng.random() < 0.15):
+        scenario = _names(scenario, rng)
     return scenario
 
 
@@ -71,6 +78,25 @@ def _in_place(scenario: Scenario, rng: random.Random) -> Scenario:
 
     settings = {"in_place_retries": rng.choice((1, 2, 3)), "in_place_wait": rng.choice((0.0, 0.01, 0.5, 5.0, 30.0))}
     return _with_settings(_records(scenario, change), **settings)
+
+
+def _names(scenario: Scenario, rng: random.Random) -> Scenario:
+    """Limits by name, and outages of one name, for tasks without batches."""
+
+    def change(task: TaskPlan) -> TaskPlan:
+        if task.batched or any(record.kills for record in scenario.records):
+            return task  # records that are called alone, after a crash, have no limit by name
+        kinds = rng.sample(("calls", "outages"), rng.choice((1, 1, 2)))
+        settings: dict[str, Any] = {}
+        if "calls" in kinds:
+            settings = {"concurrency_key": name_of, "concurrency_per_key": rng.choice((1, 2))}
+        if "outages" in kinds:
+            settings["pause_when"] = flux.FailureRate(1, of=100_000, by=name_of)
+        return attrs.evolve(task, settings={**task.settings, **settings})
+
+    # what fills the memory would move, uncalled
+    constants = {name: each for name, each in scenario.constants.items() if not name.endswith("backpressure.FULL")}
+    return _tasks(_pauses(attrs.evolve(scenario, constants=constants), rng), change)
 
 
 def _expiry(scenario: Scenario, rng: random.Random) -> Scenario:
@@ -218,6 +244,7 @@ WITHOUT = {
     "middleware": lambda s: _tasks(s, lambda task: attrs.evolve(task, surrounded=False)),
     "batches": _one_by_one,
     "enqueued": _at_once,
+    NAMES: lambda s: _without_settings(s, "concurrency_key", "concurrency_per_key", "pause_when"),
     EXACTLY_ONCE: lambda s: _without_settings(s, "exactly_once"),
     KILLS: lambda s: _records(s, lambda record: attrs.evolve(record, kills=False)),
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from simulation.machine import Process
-from simulation.records import Call
+from simulation.records import Call, name_of_number
 
 if TYPE_CHECKING:
     from simulation.truth import Truth
@@ -42,12 +42,28 @@ class Book:
     """Calls that have begun since the pause, as they had been taken before it."""
 
 
+def has_names(settings: dict[str, Any]) -> bool:
+    """Whether outages are of one name."""
+    return settings.get("pause_when") is not None
+
+
+def _name(call: Call) -> str:
+    return name_of_number(call.copy.plan.number)
+
+
 class Gates:
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
         self._books: defaultdict[tuple[Process, str], Book] = defaultdict(Book)
+        self._names: defaultdict[tuple[Process, str, str], Book] = defaultdict(Book)
 
     def of(self, call: Call) -> Book:
+        """Of the pauses of its task, or of its name alone."""
+        if not has_names(call.epoch.task.settings):
+            return self.task_of(call)
+        return self._names[call.process, call.epoch.task.topic, name_of_number(call.copy.plan.number)]
+
+    def task_of(self, call: Call) -> Book:
         return self._books[call.process, call.epoch.task.topic]
 
     def all_paused(self, process: Process) -> bool:
@@ -60,17 +76,20 @@ class Gates:
         )
 
     def begin(self, call: Call) -> None:
-        truth, book = self._truth, self.of(call)
+        truth, book = self._truth, self.task_of(call)
         settings = call.epoch.task.settings
         now = truth.machine.time
         book.running = [each for each in book.running if each.running]
         if len(book.running) >= settings["concurrency"]:
             raise truth.broken(f"{call} runs beside {len(book.running)} others")
+        same = [each for each in book.running if name_of_number(each.copy.plan.number) == _name(call)]
+        if "concurrency_key" in settings and len(same) >= settings["concurrency_per_key"]:
+            raise truth.broken(f"{call} runs beside {len(same)} others of {_name(call)}")
         if call.process not in truth.stalled and call.process not in truth.jumped:
             if settings.get("rate_limit"):
                 self._check_rate(call, book, settings["rate_limit"], settings["concurrency"])
-            if book.paused_at is not None:
-                self._check_pause(call, book)
+            if self.of(call).paused_at is not None:
+                self._check_pause(call, self.of(call))
         book.running.append(call)
         book.begun.append(now)
 
@@ -88,7 +107,8 @@ class Gates:
             book.probe = call
             truth.counted["probes"] += 1
             since = max(call.copy.stored_at, truth.due_at(call.copy), book.latest)
-            prompt = truth.scenario.prompt and not call.epoch.task.settings.get("rate_limit")
+            settings = call.epoch.task.settings
+            prompt = truth.scenario.prompt and not settings.get("rate_limit") and not has_names(settings)
             if prompt and now > since + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} probes {now - since:.3f} s late")
             return

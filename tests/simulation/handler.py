@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import flux
 from flux.core.message import Message
+from simulation.gates import has_names
 from simulation.machine import Process
-from simulation.records import DEAD, OWN, SENT, Call, is_own
+from simulation.records import DEAD, OWN, SENT, Call, is_own, name_of_number
 from simulation.scenario import Outcome
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ PAUSE = 5.0
 
 class ProcessFailure(MemoryError):
     """No fault of the record."""
+
+
+AWAY = name_of_number(1)
+"""The one name whose calls find an outage, where outages are of one name."""
 
 
 class Away(Exception):
@@ -198,7 +203,9 @@ class Handler:
             return ProcessFailure()
         task = call.epoch.task
         made: Any = None
-        if world.is_away(task) and plan.number % 4:
+        if world.is_away(task) and (
+            name_of_number(plan.number) == AWAY if has_names(task.settings) else plan.number % 4
+        ):
             if task.pause == "error":
                 made = type(text, (Away,), {})(text)
             else:

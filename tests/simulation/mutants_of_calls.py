@@ -14,19 +14,23 @@ from flux.core.engine.batches import Batches
 from flux.core.engine.crashes import Crashes, Mark
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import ForwardedCopy
+from flux.core.engine.held_back import HeldByName
 from flux.core.engine.in_place import InPlace
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
 from flux.core.engine.runs import KeyQueueRun
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import NEXT, Move, Rules
-from flux.core.limits import call_limits
+from flux.core.limits import rate_limit
+from flux.core.limits.breakers import BreakersByName
 from flux.core.limits.call_limits import CallLimits
 from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.concurrency import ConcurrencyByName
 from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
 from flux.core.message import Message
 from flux.producing.produced import Produced, Scopes
 from flux.producing.registry import PRODUCERS
+from simulation.features import NAMES
 from simulation.mutants import Mutation, mutant
 
 # ---- pauses
@@ -219,13 +223,54 @@ def calls_have_no_rate() -> Mutation:
 
 @mutant(features=("rate",))
 def a_rate_allows_bursts() -> Mutation:
-    return call_limits, "_LATENESS", 2.0
+    return rate_limit, "_LATENESS", 2.0
 
 
 @mutant(features=("rate",))
 def each_record_of_a_run_is_free_but_the_first() -> Mutation:
     started = RateLimit.started
     return RateLimit, "started", lambda self, calls, now: started(self, 0, now)
+
+
+# ---- names
+
+
+@mutant(features=(NAMES,))
+def a_name_has_as_many_calls_as_it_likes() -> Mutation:
+    return ConcurrencyByName, "opens_at", lambda self, name, now: now
+
+
+@mutant(features=(NAMES,))
+def a_call_that_has_ended_goes_on_counting_for_its_name() -> Mutation:
+    return HeldByName, "ended", lambda self, entry, called=True: None
+
+
+@mutant(features=(NAMES,))
+def calls_for_a_name_go_on_through_its_outage() -> Mutation:
+    return BreakersByName, "opens_at", lambda self, name, now: now
+
+
+@mutant(features=(NAMES,))
+def an_outage_of_one_name_is_one_of_all() -> Mutation:
+    return HeldByName, "names", lambda self, entry: ["all"] * len(self._limits)
+
+
+@mutant(features=(NAMES,))
+def what_a_name_holds_back_is_forgotten() -> Mutation:
+    return HeldByName, "_wait", lambda self, key, entry, first, opens_at: None
+
+
+@mutant(features=(NAMES,))
+def a_probe_of_a_name_that_fails_lets_the_rest_go_on() -> Mutation:
+    pause = BreakersByName.pause
+
+    def forgiving(self: Any, name: str, call: object, *given: Any) -> Any:
+        if name in self.paused and self._names[name].breaker.is_probe(call):
+            self.ended(name, call, True)
+            return None
+        return pause(self, name, call, *given)
+
+    return BreakersByName, "pause", forgiving
 
 
 @mutant(features=("timeouts",))

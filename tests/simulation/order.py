@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from simulation.gates import has_names
 from simulation.records import DEAD, Call, Copy, Epoch
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def check_prompt(truth: Truth, call: Call) -> None:
     ):
         return  # what waits in place counts as what is here and not begun
     book, key_queue = truth.gates.of(call), key_queue_of(call.copy, settings["ordering"])
+    if "concurrency_key" in settings or (has_names(settings) and key_queue is not None):
+        return  # others of its name, or those of its key that wait for theirs, come first
     if book.paused_at is not None or call.tries or any(holds(each, key_queue, settings) for each in epoch.calls):
         return
     ready = max(call.copy.stored_at, truth.due_at(call.copy), book.resumed_at) + truth.patience(epoch.task)

@@ -122,6 +122,15 @@ class Call:
         return f"call {self.number} of {self.copy}"
 
 
+def name_of(message: Any) -> str:
+    """A name for a limit: one of three."""
+    return name_of_number(int(message.raw_value[1:].split(b" ")[0]))
+
+
+def name_of_number(number: int) -> str:
+    return f"name {number % 3}"
+
+
 def is_own(key: bytes, call: Call) -> bool:
     """Whether a product is for the record of `call` alone."""
     return key.endswith(OWN) and key.startswith(b"#%d;" % call.number)

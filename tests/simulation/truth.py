@@ -321,7 +321,7 @@ class Truth:
         if batch is not None:
             batch.append(call)
         if epoch.ended:
-            self.gates.of(call).running += [] if refused or (batch and len(batch) > 1) else [call]
+            self.gates.task_of(call).running += [] if refused or (batch and len(batch) > 1) else [call]
             return call
         if epoch.revoking is not None and not self._was_taken(epoch, batch):
             raise self.broken(f"{call} begins while the partition is given up")
