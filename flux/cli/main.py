@@ -30,6 +30,7 @@ COMMANDS = {
     "topics": "Show a task's topics, or create them.",
     "doctor": "Check what a task relies on: topics, settings, permissions, clocks.",
     "status": "Show a task's lag, and what blocks it.",
+    "waiting": "List the records that wait in a task's retry topics.",
     "trace": "Find where a record is now, and where it was.",
     "pause": "Let the workers of a task start no calls.",
     "resume": "Let the workers of a paused task go on.",

@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from flux._version import __version__
 from flux.core.ports import System
 from flux.core.text import escape
+from flux.operate.waiting import WaitingSummary, summarize
 from flux.system import SYSTEM
 from flux.task import Task
 from flux.web import figures
@@ -32,13 +33,14 @@ from flux.web.options import WebOptions
 from flux.web.outbox import outbox_status
 from flux.web.prometheus import RANGE_NAMES, RANGES, PrometheusHistory, PrometheusUnavailable
 from flux.web.sampler import History, Sampler, TaskWatch
+from flux.web.shared_reading import SharedReading
 from flux.web.users import User, UserRole
-from flux.web.waiting import waiting_summary
 from flux.web.watched_tasks import WatchedTask, watched_tasks_of
 
 T = TypeVar("T")
 MAX_BLOCKING_CALLS = 8
 """Threads that query clusters for visitors; further requests wait."""
+_WAITING_TIMEOUT = 5.0
 
 
 class PageContext:
@@ -53,7 +55,7 @@ class PageContext:
         tasks = watched_tasks_of(classes, options.redact, options.report_topic, system, options.audit_file)
         self.watches = {task.slug: TaskWatch(task, options.every) for task in tasks}
         self.cause_counters = {task.slug: CauseCounter(task) for task in tasks}
-        self.waiting = {task.slug: waiting_summary(task) for task in tasks}
+        self.waiting = {task.slug: _waiting(task) for task in tasks}
         self.sampler = Sampler(list(self.watches.values()), options.every, self.broadcast)
         self.prometheus = (
             None
@@ -183,3 +185,10 @@ def _environment() -> Environment:
 def _harmless(value: Any) -> Any:
     """Escapes control characters, such as those that change the direction of text."""
     return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _waiting(task: WatchedTask) -> SharedReading[WaitingSummary]:
+    def read() -> WaitingSummary:
+        return summarize(task.adapter, task.admin, task.policy, system=task.system)
+
+    return SharedReading(read, _WAITING_TIMEOUT, "another request is still reading this", task.system)

@@ -239,6 +239,17 @@ def test_what_waits_is_listed_by_when_it_is_due(web: Web) -> None:
     assert (moments[1] - moments[0]) % 60 == 35, "each with its own time"
 
 
+def test_delayed_work_is_listed_with_its_id_and_without_what_it_replaced(web: Web) -> None:
+    for name, kind in ((b"r-1", "flux-id"), (b"r-1", "flux-id"), (b"r-2", "flux-id"), (b"r-2", "flux-cancelled")):
+        headers = [(flux_headers.ATTEMPTS, b"0"), (flux_headers.DUE, str(NOW_MS + 30_000).encode()), (kind, name)]
+        web.yard.kit.write(ProducerRecord(b"v", b"k", headers, 0, NOW_MS), topic=RETRY)
+    web.take_sample()
+    page = text_of(web.get("/tasks/Billing/waiting"))
+    assert "within a minute 1" in page
+    assert "k id r-1 1" in page
+    assert "r-2" not in page
+
+
 def test_what_is_done_does_not_wait(web: Web) -> None:
     for offset in range(3):
         waiting_in(web, 30, offset)
@@ -255,7 +266,7 @@ def test_waiting_records_are_read_once_for_all_visitors(web: Web, monkeypatch: p
     def refuse(*args: object) -> object:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("flux.web.waiting.summarize", refuse)
+    monkeypatch.setattr("flux.web.page_context.summarize", refuse)
     web.get("/tasks/Billing/waiting")
     web.yard.system.time += 6
     web.get("/tasks/Billing/waiting", 500)

@@ -1,0 +1,81 @@
+"""flux waiting: what it prints."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from click.testing import Result
+
+from flux.adapters.memory import MemoryAdapter
+from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
+from unit.support.cli_support import Flux, flux_cli
+
+__all__ = ["flux_cli"]
+
+TASK = """
+    import flux
+    class Billing(flux.Task):
+        topic, group_id, retries = "orders", "billing", 2
+        def call(self, message): pass
+"""
+RETRY = "orders-billing-try-1"
+
+
+class Waiting:
+    def __init__(self, flux_cli: Flux) -> None:
+        self.cli, self.broker = flux_cli, flux_cli.broker
+        self.file = flux_cli.file(TASK)
+        self.adapter = MemoryAdapter(flux_cli.url.removeprefix("memory://"))
+        self.now_ms = int(time.time() * 1000)
+        for topic in ("orders", RETRY, "orders-billing-try-2", "orders-billing-dlq"):
+            self.broker.create_topic(topic)
+
+    def write(self, seconds: float, *headers: tuple[str, bytes], topic: str = RETRY, key: bytes = b"k") -> None:
+        due = str(self.now_ms + int(seconds * 1000)).encode()
+        record = ProducerRecord(b"v", key, [("flux-attempts", b"0"), ("flux-due", due), *headers], 0, self.now_ms)
+        self.adapter.producer(ProducerSettings()).write(topic, [record], lambda error, record: None)
+
+    def __call__(self, *args: str) -> Result:
+        return self.cli("waiting", "--load", self.file, "--adapter", self.cli.url, *args)
+
+
+@pytest.fixture
+def waiting(flux_cli: Flux) -> Waiting:
+    return Waiting(flux_cli)
+
+
+def test_it_lists_what_is_due_next_first_without_what_is_void(waiting: Waiting) -> None:
+    waiting.write(7200, ("flux-id", b"reminder-42"), key=b"first")
+    waiting.write(3600, ("flux-id", b"reminder-42"), key=b"second")
+    waiting.write(60, ("flux-id", b"cancelled"))
+    waiting.write(0, ("flux-cancelled", b"cancelled"))
+    tick = str(waiting.now_ms + 600_000).encode()
+    waiting.write(600, ("flux-tick", tick), ("flux-schedule", b"nightly"), key=b"nightly")
+    waiting.write(30, ("flux-error-type", b"Timeout"), topic="orders-billing-try-2", key=b"failed")
+    # a cancellation that a worker has read is done
+    waiting.broker.set_committed_offset("billing-1", TopicPartition(RETRY, 0), CommittedOffset(0))
+    done = waiting()
+    assert done.exit_code == 0, done.output
+    _, _, *rows = done.stdout.splitlines()
+    assert [" ".join(row.split()).partition("Z ")[2] for row in rows] == [
+        "retry 2 failed 1 Timeout orders-billing-try-2 0:0",
+        f"retry 1 nightly schedule nightly 1 {RETRY} 0:4",
+        f"retry 1 second id reminder-42 1 {RETRY} 0:1",
+    ]
+    objects = [json.loads(line) for line in waiting("--json", "--limit", "2").stdout.splitlines()]
+    assert [(each["stage"], each["key"], each["id"], each["schedule"]) for each in objects] == [
+        (2, "failed", None, None),
+        (1, "nightly", None, "nightly"),
+    ]
+
+
+def test_it_says_that_there_are_more(waiting: Waiting) -> None:
+    for seconds in range(3):
+        waiting.write(60 + seconds)
+    assert "only the next 2 of 3 are shown" in waiting("--limit", "2").stderr
+
+
+def test_nothing_waits(waiting: Waiting) -> None:
+    assert waiting().stdout == "no record waits\n"
