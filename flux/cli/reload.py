@@ -18,6 +18,7 @@ from pathlib import Path
 import attrs
 import click
 
+from flux.consuming.supervision import RESTART
 from flux.system.process_end import stop_signals_handled
 
 logger = logging.getLogger("flux.reload")
@@ -82,7 +83,9 @@ class Reloader:
         self._pass_on_signals()
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process, self._code = None, code if code >= 0 else 1
-            if not self._stopping:
+            if code == RESTART and not self._stopping:
+                self._start(lifeline)
+            elif not self._stopping:
                 logger.warning("the worker ended with exit code %d: waiting for a change", code)
         if self._stopping:
             return self._process is None

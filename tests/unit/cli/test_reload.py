@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from flux.cli.reload import Reloader
+from flux.consuming.supervision import RESTART
 from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
@@ -163,6 +164,26 @@ def test_the_watching_begins_before_the_worker_reads_its_code() -> None:
 
     Reloader(command).run(changes())
     assert steps == ["watching", "starting"]
+
+
+def test_a_worker_that_asks_for_a_restart_is_started_again_without_a_change() -> None:
+    starts: list[int] = []
+
+    def changes() -> Iterator[set[str]]:
+        deadline = time.monotonic() + SECONDS
+        while len(starts) < 2 and time.monotonic() < deadline:
+            yield set()
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+        while True:
+            yield set()
+
+    def command(lifeline: int) -> list[str]:
+        starts.append(lifeline)
+        return [sys.executable, "-S", "-c", f"import sys; sys.exit({RESTART if len(starts) == 1 else 0})"]
+
+    Reloader(command).run(changes())
+    assert len(starts) == 2
 
 
 @pytest.mark.parametrize("args", [["--processes", "2"], ["--exit-when-idle", "1"]])
