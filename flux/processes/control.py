@@ -90,6 +90,10 @@ class FollowedCommands:
         topic, admin = self._topic, self._job.clients.admin(self, self._job.adapter)
         with explaining_denied(f"to take commands, this login needs READ and DESCRIBE on topic {topic}"):
             require_topics(admin, topic, self._job.policy.stages.topic, self._system)
+            # an empty topic is read to its end without a right to read it
+            granted = admin.permissions([topic], (), REQUEST_TIMEOUT).topics.get(topic)
+            if granted is not None and "READ" not in granted:
+                raise BrokerError(f"cannot read topic {topic}", Fault.DENIED)
             if self._follower is None:
                 self._follower = TopicFollower(self._job.adapter, admin, topic, self._take, self._system)
                 self._follower.start()

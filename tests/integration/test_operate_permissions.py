@@ -80,3 +80,41 @@ def test_a_worker_that_may_not_report_works(guest: Guest) -> None:
     assert len(lines) == 1, errors
     assert "create it, with cleanup.policy=compact,delete" in lines[0] or TOPIC in lines[0]
     assert guest.status()["stages"][0]["lag"] == 0
+
+
+def test_commands_and_workers_that_take_them_name_each_right_that_is_missing(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, audit = f"{guest.topic}-commands", f"{guest.topic}-audit"
+    monkeypatch.setenv("FLUX_COMMANDS_TOPIC", commands)
+    monkeypatch.setenv("FLUX_AUDIT_TOPIC", audit)
+    grant = guest.secured.grant
+    for topic in (guest.topic, f"{guest.topic}-g-try-1", f"{guest.topic}-g-dlq"):
+        for operation in ("DESCRIBE", "READ", "WRITE", "DESCRIBE_CONFIGS"):
+            grant("topic", topic, operation)
+    for group in ("g", "g-1"):
+        grant("group", group, "READ")
+    worker = ("process", "--control", "--exit-when-idle", "1")
+    guest.refused(f"allow this login READ on topic {TOPIC}", "pause")
+    for operation in ("READ", "WRITE", "CREATE"):
+        grant("topic", TOPIC, operation)
+    guest.refused(f"the login needs DESCRIBE on topic {commands}", "pause")
+    grant("topic", commands, "DESCRIBE")
+    grant("topic", f"{commands}-answers", "READ")
+    for name in ("pause", "process"):
+        args = worker[1:] if name == "process" else ()
+        code, _, errors = guest(name, *args)
+        assert (code, "Traceback" in errors) == (1, False), errors
+        assert "allow this login CREATE on them" in errors.splitlines()[-1]
+    guest.secured.own.make(commands, f"{commands}-answers")
+    guest.refused(f"allow this login WRITE on topic {commands}", "pause")
+    code, _, errors = guest(*worker)
+    assert (code, "Traceback" in errors) == (1, False), errors
+    assert f"this login needs READ and DESCRIBE on topic {commands}" in errors.splitlines()[-1]
+
+    grant("topic", commands, "WRITE")
+    guest.does("pause", "--stage", "1")
+    guest.does("resume")
+    grant("topic", commands, "READ")
+    code, _, errors = guest(*worker)
+    assert code == 0, errors

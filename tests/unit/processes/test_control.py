@@ -17,7 +17,7 @@ from flux.core import flux_headers
 from flux.core.control.commands import ENVIRONMENT, TOPIC, Action, CommandAnswer, WorkerCommand, answers_topic
 from flux.core.engine import Engine
 from flux.core.errors import ConfigurationError
-from flux.core.ports import ProducerRecord, TopicPartition
+from flux.core.ports import Permissions, ProducerRecord, TopicPartition
 from flux.processes.control import WorkerControl
 from unit.support.peers_support import DENIED, Peer, Running, wait_for
 
@@ -293,6 +293,19 @@ def test_an_answer_that_cannot_be_written_is_logged_once_with_the_missing_right(
     lines = [record.getMessage() for record in caplog.records if "its answer cannot be written" in record.getMessage()]
     assert len(lines) == 1
     assert lines[0].endswith(f"allow this login WRITE on topic {ANSWERS}")
+
+
+def test_a_worker_that_may_not_read_the_topic_ends_at_its_start_and_names_the_right(
+    peer: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def permissions(*_: object) -> Permissions:
+        return Permissions({TOPIC: frozenset({"DESCRIBE"})}, {}, None)
+
+    monkeypatch.setattr("flux.adapters.memory.admin.MemoryAdmin.permissions", permissions)
+    worker = flux.Worker(peer.task(peer.handler()), adapter=peer.adapter, system=peer.machine, control=True)
+    with pytest.raises(ConfigurationError, match=f"this login needs READ and DESCRIBE on topic {TOPIC}$"):
+        worker.run()
+    assert peer.called == []
 
 
 def test_a_worker_without_control_reads_no_commands(peer: Commanded) -> None:
