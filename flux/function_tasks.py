@@ -50,6 +50,8 @@ class Settings(TypedDict, total=False):
     timeout: Seconds | None
     middleware: Sequence[Middleware]
     ordering: Literal["key", "partition", "none"]
+    retry_order: Literal["key"] | None
+    on_dead: Literal["free", "hold"]
     start_from: Literal["earliest", "latest"]
     offset_commit_interval: Seconds
     offset_commit_threshold: int

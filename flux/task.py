@@ -107,6 +107,10 @@ class Task(Generic[V]):
     """Callables (message, call_next) around each call, the first outermost. Their return value is ignored; an exception
     counts as the call's. Coroutine functions with an `async def call`. They get the decoded value."""
     ordering: Literal["key", "partition", "none"] = "key"
+    retry_order: Literal["key"] | None = None
+    """"key": no record of a key is called before all earlier ones of it are done or dead, in all stages."""
+    on_dead: Literal["free", "hold"] = "free"
+    """With `retry_order`, whether a dead letter holds its key until it is replayed or skipped."""
     start_from: Literal["earliest", "latest"] = "earliest"
     """Where a group without any committed offset in the main topic starts. Partitions that are added later start with
     their oldest record."""

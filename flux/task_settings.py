@@ -42,6 +42,8 @@ def policy_of(task: Any, cls: type, batch: OpenBatch | None) -> Policy:
         waits=Waits(assigned(task, "wait"), task.max_delay),
         rules=Rules(task.retry_on, task.reject_on, task.pause_on, (*PROCESS, CancelledError)),
         ordering=task.ordering,
+        retry_order=task.retry_order,
+        on_dead=task.on_dead,
         concurrency=task.concurrency,
         commit_interval=task.offset_commit_interval,
         commit_threshold=task.offset_commit_threshold,

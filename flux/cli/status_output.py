@@ -65,6 +65,10 @@ def summary(found: TaskStatus) -> str:
     dead = many(found.dead_letters, "dead letter") + _of_them(found)
     known.append(f"at most {dead}" if found.most_dead_letters else dead)
     known += [f"{many(in_place, 'record')} waiting for a retry in place"] if in_place else []
+    held = found.held_keys
+    if held is not None and held.keys:
+        by_dead = f", {held.dead:,} by a dead letter" if held.dead else ""
+        known.append(f"{many(held.keys, 'key')} held ({many(held.records, 'record')}{by_dead})")
     done = sum(_uncommitted(found, each) for each in found.stages)
     known += [f"{many(done, 'offset')} done and not committed yet"] if done else []
     return ", ".join(known)

@@ -93,6 +93,14 @@ class GroupOffsets:
 
 
 @attrs.frozen
+class ReadKeys:
+    """Reads the topic of keys (`retry_order`) to its present end; returns the offset up to which it was read, None if
+    it was not read to its end; raises BrokerError."""
+
+    timeout: float
+
+
+@attrs.frozen
 class Draw:
     """Returns a random number from 0 to `most`."""
 
@@ -137,6 +145,7 @@ Effect = (
     | Committed
     | Marks
     | GroupOffsets
+    | ReadKeys
     | Draw
     | Write
     | Transact

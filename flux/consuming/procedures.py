@@ -22,22 +22,28 @@ from collections.abc import Callable, Sequence
 from flux.consuming import effects as do
 from flux.consuming.coordinator import Coordinator, StageRuntime
 from flux.consuming.effects import Procedure
+from flux.consuming.start_requests import (
+    DENIED,
+    REQUEST_TIMEOUT,
+    choose_offsets,
+    count_partitions,
+    find_start,
+    read_keys,
+    retry_until_answered,
+)
 from flux.core.backoff import JITTER_STEPS
 from flux.core.engine import Engine
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.runs import Run
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
-from flux.core.stage import Role
+from flux.core.ports import CommittedOffset, TopicPartition
 
 Clock = Callable[[], float]
 
-_REQUEST_TIMEOUT = 10.0  # seconds for one request to the cluster
 _LAST_COMMIT_TIMEOUT = 1.0  # seconds for a commit that is not retried
 _PERMIT_REST = 0.05  # longest wait in seconds, for a permit or for a run that others process, before the next poll
 _TRANSACTION_REST = 0.02  # longest wait in seconds for a transaction, before it is requested again
 _UNKNOWN_TOPIC_REST = 0.05  # seconds until a topic that is not known yet is polled again
-_DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
 def poll_stage(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[], bool]) -> Procedure[None]:
@@ -45,7 +51,7 @@ def poll_stage(coordinator: Coordinator, runtime: StageRuntime, mine: Callable[[
     the runs of a poll follow it. If they are slow, or one is stuck, polling continues beside them."""
     engine, now = runtime.engine, runtime.now_locked
     if engine.start_offsets.must_check:
-        yield from _find_start(engine, lambda: mine() and coordinator.ending.stop_at is None)
+        yield from find_start(engine, lambda: mine() and coordinator.ending.stop_at is None)
     while mine():
         if coordinator.ending.stop_at is not None:
             yield from leave(engine, now, coordinator.ending.deadline)
@@ -124,13 +130,15 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
 
     def request() -> Procedure[None]:
         nonlocal offsets, chosen
-        offsets = dict((yield do.Committed(partitions, _REQUEST_TIMEOUT)))
-        chosen = yield from _choose_offsets(engine, offsets)
+        offsets = dict((yield do.Committed(partitions, REQUEST_TIMEOUT)))
+        chosen = yield from choose_offsets(engine, offsets)
 
     if partitions:
-        yield from _retry_until_answered(engine, request, lambda: not engine.stopping)
+        yield from retry_until_answered(engine, request, lambda: not engine.stopping)
     if engine.call_limits.share is not None:
-        yield from _retry_until_answered(engine, lambda: _count_partitions(engine), lambda: not engine.stopping)
+        yield from retry_until_answered(engine, lambda: count_partitions(engine), lambda: not engine.stopping)
+    if partitions and engine.order is not None:
+        yield from read_keys(engine, now)
     jitters = {}
     for partition in partitions:
         jitters[partition] = yield do.Draw(JITTER_STEPS - 1)
@@ -152,7 +160,7 @@ def revoke(
             yield do.Transact()
         yield do.Rest(min(0.05, max(0.0, until - now())))
     offsets = engine.commit(now(), partitions, at_once=True)
-    until = now() + min(_REQUEST_TIMEOUT, max(1.0, deadline() - now()))
+    until = now() + min(REQUEST_TIMEOUT, max(1.0, deadline() - now()))
     while in_transactions and offsets and not engine.uncommitted and now() < until:
         yield do.Transact()
         yield do.Rest(_TRANSACTION_REST)
@@ -189,14 +197,14 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
         try:
             yield do.Commit(
                 offsets,
-                min(_REQUEST_TIMEOUT if owed else _LAST_COMMIT_TIMEOUT, max(_LAST_COMMIT_TIMEOUT, deadline() - now())),
+                min(REQUEST_TIMEOUT if owed else _LAST_COMMIT_TIMEOUT, max(_LAST_COMMIT_TIMEOUT, deadline() - now())),
             )
             engine.committed(offsets, None, now())
         except BrokerError as error:
             engine.committed(offsets, error, now())
             if not owed:
                 break
-            if error.fault in _DENIED or now() >= deadline():
+            if error.fault in DENIED or now() >= deadline():
                 engine.commit_abandoned(owed, error)
                 break
             # During a rebalance this member has an old generation until its polls have completed it. If it has lost its
@@ -221,46 +229,10 @@ def _leave_transactions(engine: Engine, now: Clock, deadline: Clock) -> Procedur
         yield do.Rest(_TRANSACTION_REST)
 
 
-def _find_start(engine: Engine, wanted: Callable[[], bool]) -> Procedure[None]:
-    """Finds where a new group starts, before it joins: see `core/engine/start_offsets.py`."""
-    stage = engine.stage
-
-    def request() -> Procedure[None]:
-        committed = yield do.GroupOffsets(stage.group, stage.topic, _REQUEST_TIMEOUT)
-        engine.start_offsets.found(committed, (yield do.Marks(stage.topic, _REQUEST_TIMEOUT)))
-
-    yield from _retry_until_answered(engine, request, wanted)
-
-
-def _retry_until_answered(
-    engine: Engine, request: Callable[[], Procedure[None]], wanted: Callable[[], bool]
-) -> Procedure[None]:
-    """Repeats a request until it succeeds, or is not `wanted` any more."""
-    while wanted():
-        try:
-            yield from request()
-            return
-        except BrokerError as error:
-            if error.fault in _DENIED:
-                raise
-            text = f"committed offsets of {engine.stage.group} cannot be read: {error}"
-            engine.log(LogEvent(Level.WARNING, text, kind=("offsets", error.fault)))
-            yield do.Write()
-            yield do.Rest(1.0)
-
-
-def _count_partitions(engine: Engine) -> Procedure[None]:
-    """This member's share of the group's rate depends on how many partitions there are."""
-    stage, share = engine.stage, engine.call_limits.share
-    marks = yield do.Marks(stage.topic, _REQUEST_TIMEOUT)
-    if share is not None:
-        share.counted(stage.number, len(marks))
-
-
 def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Procedure[None]:
     """Seeks a partition that is out of range. If the cluster does not answer, the next turn tries again."""
     try:
-        marks = (yield do.Marks(partition.topic, _REQUEST_TIMEOUT)).get(partition.partition)
+        marks = (yield do.Marks(partition.topic, REQUEST_TIMEOUT)).get(partition.partition)
     except BrokerError as error:
         engine.log(
             LogEvent(
@@ -275,24 +247,3 @@ def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Procedure[N
         start = engine.reset(partition, marks, now())
         if start is not None:
             yield do.Seek(partition, start)
-
-
-def _choose_offsets(
-    engine: Engine, offsets: dict[TopicPartition, CommittedOffset | None]
-) -> Procedure[dict[TopicPartition, CommittedOffset | None]]:
-    """Positions for partitions that have none and do not simply start with their oldest record."""
-    missing = [partition for partition, committed in offsets.items() if committed is None]
-    stage, policy = engine.stage, engine.policy
-    if not missing or stage.role is not Role.DEAD:
-        starts = {partition: engine.start_offsets.of(partition) for partition in missing}
-        return {partition: CommittedOffset(offset) for partition, offset in starts.items() if offset != BEGINNING}
-    furthest: dict[TopicPartition, CommittedOffset | None] = {}
-    for group in policy.stages.dead_groups():
-        if group == stage.group:
-            continue
-        others = yield do.GroupOffsets(group, stage.topic, _REQUEST_TIMEOUT)
-        for partition in missing:
-            other, best = others.get(partition.partition), furthest.get(partition)
-            if other is not None and (best is None or other.offset > best.offset):
-                furthest[partition] = CommittedOffset(other.offset)
-    return furthest

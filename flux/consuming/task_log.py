@@ -57,7 +57,10 @@ class TaskLog:
 
     def failed(self, where: StageInfo, stage: Stage, message: Message, failure: Failure, move: Move) -> None:
         """The first failure of a kind, in full."""
-        following, setting = self._policy.stages.after(stage), self._policy.error_headers
+        stages, setting = self._policy.stages, self._policy.error_headers
+        following = stages.after(stage)
+        if following is not None and message.flux_headers.order is not None:
+            following = stages[min(message.attempt, stages.dead)]  # it may have followed another record here
         kind, text, _ = describe(failure, setting)
         trace = text_of(failure.error) if setting == "full" and failure.trace else ""
         level, becomes = logging.ERROR, "becomes a dead letter"

@@ -27,6 +27,7 @@ from flux.consuming.threads import Threads
 from flux.consuming.topic_setup import Spreading, choose_stages, max_message_bytes, require_topics
 from flux.consuming.transaction_thread import TransactionThreads
 from flux.core.engine import Engine
+from flux.core.engine.key_order import KeyOrder
 from flux.core.engine.runs import Run
 from flux.core.hooks import Hooks
 from flux.core.limits.call_limits import CallLimits
@@ -126,13 +127,14 @@ class TaskRuntime:
         settings = settings_for(limits.values())
         writer = self.clients.writer(self, self.adapter, settings)
         if not policy.exactly_once:
-            writer.warm_up(stage.topic for stage in list(policy.stages)[1:])
+            writer.warm_up(policy.stages.written_topics(policy.retry_order is not None))
         else:
             self.transactions.prepare(self.name, self.adapter, policy.stages.group, settings)
         call_limits = CallLimits.of(policy)
+        key_order = None if policy.retry_order is None else KeyOrder()
         self.coordinator = Coordinator(
             policy,
-            [Engine(policy, stage, limits, call_limits) for stage in chosen],
+            [Engine(policy, stage, limits, call_limits, key_order) for stage in chosen],
             writer,
             self.system,
             hook_dispatch=HookDispatch(self.name, self.hooks, [*policy.stages, *chosen], policy.rules),
@@ -169,6 +171,7 @@ class TaskRuntime:
         assert self.coordinator is not None
         coordinator, call = self.coordinator, self.caller(self.handler)
         self.started = True
+        coordinator.keys.follow(self.adapter, self.admin, self.system)
         for runtime in coordinator.runtimes:
             self.system.watch(runtime.polling)
             self.system.watch(runtime.forwarding.duty)
@@ -258,6 +261,8 @@ class TaskRuntime:
 
     def end(self) -> int:
         """Leaves the clients and returns the exit code."""
+        if self.coordinator is not None:
+            self.coordinator.keys.close()
         self.transactions.leave(self.coordinator)
         self.clients.leave(self)
         code = 0

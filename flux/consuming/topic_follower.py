@@ -52,6 +52,10 @@ class TopicFollower:
         """Why it does not read at the moment; None while it does."""
         return self._failure
 
+    def position(self, partition: int) -> int:
+        """The offset behind the last record of a partition that was taken, or is known not to exist."""
+        return self._positions.get(TopicPartition(self.topic, partition), 0)
+
     def wait_until_read(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until all that the topic has now was taken; whether it was. What belongs to an
         open transaction does not count. Raises BrokerError if the cluster does not say what the topic has."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from flux.core.engine.new_topic import SPREAD
@@ -98,7 +99,8 @@ def plan_topics(
     """(missing topics of a task, all its topics as they are). By default new ones get the main topic's number of
     partitions and replication factor. Raises BrokerError."""
     stages = list(policy.stages)
-    existing = admin.topics([stage.topic for stage in stages], REQUEST_TIMEOUT)
+    keys = [] if policy.retry_order is None else [policy.stages.keys_topic]
+    existing = admin.topics([*(stage.topic for stage in stages), *keys], REQUEST_TIMEOUT)
     main = existing[policy.stages.topic]
     count = partitions or (main.partitions if main else -1)
     copies = replication_factor or (main.replication_factor if main else -1)
@@ -111,6 +113,7 @@ def plan_topics(
         for stage in stages
         if existing[stage.topic] is None
     ]
+    missing += [NewTopic(name, 1, copies, {"cleanup.policy": "compact"}) for name in keys if existing[name] is None]
     return missing, existing
 
 
@@ -146,11 +149,12 @@ def create_topics(policy: Policy, admin: AdminPort, missing: Sequence[NewTopic],
 
 def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, system: System = SYSTEM) -> None:
     """Creates missing topics if `create`, else raises ConfigurationError that names them. Raises BrokerError."""
-    missing, _ = plan_topics(policy, admin, system=system)
+    missing, existing = plan_topics(policy, admin, system=system)
+    _check_keys_topic(name, policy, admin, existing, system)
     if not missing:
         return
     if not create:
-        names_of = [stage.topic for stage in policy.stages]
+        names_of = [policy.stages.topic, *policy.stages.written_topics(policy.retry_order is not None)]
         if Spreading(system, _MOMENT).until(lambda: None not in admin.topics(names_of, REQUEST_TIMEOUT).values()):
             return
         names = ", ".join(topic.name for topic in missing)
@@ -160,6 +164,29 @@ def require_topics(name: str, policy: Policy, admin: AdminPort, create: bool, sy
         )
     create_topics(policy, admin, missing, system)
     logger.info("created %s", ", ".join(topic.name for topic in missing), extra={"task": name})
+
+
+def _check_keys_topic(
+    name: str, policy: Policy, admin: AdminPort, existing: Mapping[str, TopicInfo | None], system: System
+) -> None:
+    """Raises ConfigurationError if the topic of keys (`retry_order`) could lose entries, or their order."""
+    topic = policy.stages.keys_topic if policy.retry_order is not None else ""
+    found = existing.get(topic)
+    if found is None:
+        return
+    if found.partitions != 1:
+        raise ConfigurationError(f"{name}: {topic} has {found.partitions} partitions: make it anew with one")
+    try:
+        config = Spreading(system, _MOMENT).known(partial(admin.topic_config, topic, REQUEST_TIMEOUT))
+    except BrokerError as error:
+        if error.retriable:
+            raise
+        return  # without permission to read it
+    if config.get("cleanup.policy", "compact") != "compact":
+        raise ConfigurationError(
+            f"{name}: {topic} has cleanup.policy = {config['cleanup.policy']}, which deletes what is outstanding:"
+            " set it to compact"
+        )
 
 
 def max_message_bytes(admin: AdminPort, topic: str) -> int | None:

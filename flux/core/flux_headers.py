@@ -34,6 +34,7 @@ ID = "flux-id"
 CANCELLED = "flux-cancelled"
 SCHEDULE = "flux-schedule"
 TICK = "flux-tick"
+ORDER = "flux-order"
 
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")
 _DIGITS = 19
@@ -55,6 +56,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     FIRST_FAILED_AT: (0, None),
     REPLAYS: (0, _MOST),
     TICK: (0, _INT64),
+    ORDER: (0, _INT64),
 }
 """The lowest and highest valid value of each header that is read; None: the longest wait from now."""
 
@@ -71,6 +73,8 @@ class FluxHeaders:
     origin_timestamp: int | None = None
     first_failed_at: int | None = None
     replays: int = 0
+    order: int | None = None
+    """The version of the entry that announced this copy (`retry_order`); None: it takes no part in an order."""
     ignored: tuple[str, ...] = ()
     """The names of headers that were present but invalid."""
     named: NamedWork | None = attrs.field(default=None, eq=False)
@@ -148,6 +152,7 @@ def read(headers: Sequence[tuple[str, bytes | None]], stage: int, now_ms: int, m
         get(ORIGIN_TIMESTAMP),
         get(FIRST_FAILED_AT),
         get(REPLAYS, 0),
+        get(ORDER),
         ignored,
         _named(headers, get(TICK, 0)),
     )

@@ -84,6 +84,10 @@ class Policy:
     """Time limit of a call: see `Task.timeout`."""
     max_crashes: int | None = None
     """Processes in a row that may vanish before the record that they were calling is dead; None: any number."""
+    retry_order: Literal["key"] | None = None
+    """Whether a key's order is kept through retries."""
+    on_dead: Literal["free", "hold"] = "free"
+    """Whether a dead letter frees its key, or holds it until it is replayed or skipped."""
     batch: OpenBatch | None = None
     """None: a call takes one record."""
     exactly_once: bool = False
@@ -100,6 +104,10 @@ class Policy:
     def holds_key(self, verdict: Verdict) -> bool:
         """Whether a record with this verdict is retried in place first, so that its key waits."""
         return self.in_place_retries > 0 and verdict.move is Move.NEXT and verdict.after is None
+
+    def reports_at_once(self, verdict: Verdict) -> bool:
+        """Whether a failure with this verdict holds back other records, so that it cannot wait for its run's end."""
+        return self.holds_key(verdict) or self.pause_when is not None or self.retry_order is not None
 
     def check(self) -> None:
         """Raises ConfigurationError, in one line, for the first invalid setting."""
@@ -160,6 +168,7 @@ class Policy:
                 f"max_metadata = {self.max_metadata}: exactly_once keeps what is done above the committed offset in its"
                 f" metadata: give at least {LEAST_METADATA}"
             )
+        self._check_order()
         if not callable(self.error_headers):
             check_choice("error_headers", self.error_headers, ("full", "type"), " or a callable")
         if inspect.iscoroutinefunction(self.error_headers):
@@ -195,3 +204,29 @@ class Policy:
             raise ConfigurationError("rate_limit_key: set rate_limit, the calls a second for each name")
         if self.concurrency_key is None and self.concurrency_per_key != 1:
             raise ConfigurationError("concurrency_per_key: set concurrency_key, which gives the name for a record")
+
+    def _check_order(self) -> None:
+        """Raises ConfigurationError if `retry_order` does not go together with another setting."""
+        if self.retry_order is not None:
+            check_choice("retry_order", self.retry_order, ("key",), " or None")
+        check_choice("on_dead", self.on_dead, ("free", "hold"))
+        if self.retry_order is None:
+            if self.on_dead == "hold":
+                raise ConfigurationError('on_dead = "hold" holds keys in order: set retry_order = "key" too')
+            return
+        for wrong, remedy in (
+            (self.ordering != "key", f'ordering = {shown(self.ordering)}: leave ordering = "key"'),
+            (self.stages.retries == 0, "retries = 0: set at least 1, or take retry_order out"),
+            (self.batch is not None, "a BatchTask: make it a flux.Task"),
+            (self.exactly_once, "exactly_once: take one of them out"),
+            (self.rate_limit_key is not None, "rate_limit_key: take one of them out"),
+            (self.concurrency_key is not None, "concurrency_key: take one of them out"),
+            (
+                self.pause_when is not None and self.pause_when.by is not None,
+                "pause_when by a name: leave its `by` out",
+            ),
+            (self.max_crashes is not None, "max_crashes: take one of them out"),
+            (self.in_place_retries > 0, f"in_place_retries = {self.in_place_retries}: take one of them out"),
+        ):
+            if wrong:
+                raise ConfigurationError(f'retry_order = "key" does not go with {remedy}')

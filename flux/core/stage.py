@@ -100,6 +100,17 @@ class Stages:
                 names.discard(stage.topic)
         return found
 
+    @property
+    def keys_topic(self) -> str:
+        """The topic of keys (`retry_order`)."""
+        if self.naming is None:
+            return f"{self.topic}-{self.group}-keys"
+        return f"{self[1].topic}-keys"
+
+    def written_topics(self, with_keys: bool) -> list[str]:
+        """The topics that a worker writes to."""
+        return [*(stage.topic for stage in list(self)[1:]), *([self.keys_topic] if with_keys else [])]
+
     def dead_groups(self) -> list[str]:
         """The groups that the dead-letter stage has had if `retries` was another number."""
         groups: dict[str, None] = {}

@@ -26,6 +26,7 @@ from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord,
 from flux.core.stage import Stage
 from flux.operate.dlq.exchange import line_of
 from flux.operate.formatting import many
+from flux.operate.held_keys import free, origins_of
 from flux.operate.reading import message_of, read_one, spans_of
 from flux.operate.status.progress import Progress, committed_after
 from flux.operate.writing import TopicWriter
@@ -170,6 +171,7 @@ def skip(
         receipt(line_of(dead.topic, copy))
         refused = str(failure)
     try:
+        free(adapter, plan.policy, origins_of([plan.message]), system)
         return SkipResult(_pass(plan, admin), refused)
     except FluxError as error:
         where = "the receipt" if refused else dead.topic

@@ -125,6 +125,7 @@ class Working:
             job.admin.create_topics([NewTopic(job.policy.stages.topic, self.partitions, 1)], 0)
             job.prepare(self.stages, True)
             assert job.coordinator is not None
+            job.coordinator.keys.follow_here(job.adapter)
             for runtime in job.coordinator.runtimes:
                 loop = ConsumerLoop(
                     job.coordinator,
@@ -163,6 +164,7 @@ class Working:
         progress = False
         for job, coordinator, loop in self._loops:
             runtime = loop.runtime
+            progress |= coordinator.keys.poll()
             progress |= loop.perform(procedures.cycle(runtime.engine, self.machine.monotonic, 0.0))
             while True:
                 run = coordinator.take(runtime, polling=True)

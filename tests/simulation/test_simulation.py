@@ -12,10 +12,12 @@ import pytest
 from simulation.cut import SIMPLER, Cut
 from simulation.features import draw
 from simulation.many import run_all
+from simulation.ordered import ORDERED
 from simulation.play import play
 from simulation.shrink import told
 
 SEEDS = 500
+ORDERED_SEEDS = 120
 EVICTED = 777
 """A seed in which a worker calls a key after the group has given its partition to another one."""
 
@@ -25,6 +27,13 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
     for figures in run_all(0, SEEDS, processes=2):
         for seed in figures.failed:
             pytest.fail(told(seed, play(draw(seed))))
+
+
+@pytest.mark.timeout(300)
+def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong() -> None:
+    for seed in range(ORDERED_SEEDS):
+        result = play(draw(seed, wanted=(ORDERED,)))
+        assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
 
 
 def test_a_seed_has_the_same_history_in_every_process() -> None:

@@ -24,6 +24,7 @@ from simulation.faults import Faults
 from simulation.handler import Away, Handler
 from simulation.loop import Loop
 from simulation.machine import Killed, Machine, Process
+from simulation.ordered import OrderedTruth
 from simulation.records import PRODUCTS
 from simulation.scenario import HOUR, RecordPlan, Scenario, TaskPlan
 from simulation.system import System
@@ -61,7 +62,8 @@ class World:
         self.broker_process = Process("", self.machine)
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
-        self.truth = Truth(scenario, self.machine, self.cluster)
+        ordered = any(task.settings.get("retry_order") for task in scenario.tasks)
+        self.truth = (OrderedTruth if ordered else Truth)(scenario, self.machine, self.cluster)
         cluster = self.cluster
         transactions = Coordinator(cluster.system, cluster._store_offset, cluster._transaction_ended)
         cluster.transactions = transactions

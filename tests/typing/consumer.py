@@ -162,6 +162,8 @@ class Billing(flux.Task):
     timeout = 30
     middleware = (timed,)
     ordering = "partition"
+    retry_order = None
+    on_dead = "free"
     start_from = "latest"
     deserializer = serde.json_deserializer
     serializer = staticmethod(serde.json_serializer)

@@ -142,6 +142,8 @@ class AsyncConsumerLoop:
                 return await self._ask(self._admin.watermarks, topic, timeout)
             case do.GroupOffsets(group, topic, timeout):
                 return await self._ask(self._admin.committed_offsets, group, topic, timeout)
+            case do.ReadKeys(timeout):
+                return await self._ask(self.coordinator.keys.read, timeout)
             case do.Draw(most):
                 return self.coordinator.system.randint(0, most)
             case do.Cancel():

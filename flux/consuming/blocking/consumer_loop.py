@@ -143,6 +143,8 @@ class ConsumerLoop:
                 return self._ask(self._admin.watermarks, topic, timeout)
             case do.GroupOffsets(group, topic, timeout):
                 return self._ask(self._admin.committed_offsets, group, topic, timeout)
+            case do.ReadKeys(timeout):
+                return self._ask(self.coordinator.keys.read, timeout)
             case do.Draw(most):
                 return self.coordinator.system.randint(0, most)
             case do.Cancel():

@@ -17,6 +17,7 @@ from flux.consuming.coordinator.verdicts import Products, Verdicts
 from flux.consuming.exclusion import Exclusion
 from flux.consuming.forwarder import Forwarder, ForwardWriter
 from flux.consuming.hook_dispatch import HookDispatch
+from flux.consuming.keys_reading import KeysReading
 from flux.consuming.task_log import TaskLog
 from flux.core.engine import Engine
 from flux.core.engine.assignment import Phase
@@ -82,6 +83,7 @@ class Coordinator:
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)
         self.inspection = Inspection(common, self.rebalances.log)
         self.control = TaskControl(common, limits)
+        self.keys = KeysReading(common)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(
                 runtime.engine,

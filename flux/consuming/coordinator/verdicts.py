@@ -36,7 +36,7 @@ class Verdicts:
         """The current call of `run` raised. Notes that in the run, unless it must be handled now. Takes no lock."""
         policy = self._common.policy
         verdict = failure.verdict = policy.rules.verdict(failure.error)
-        if verdict.move not in (Move.NEXT, Move.DEAD) or policy.holds_key(verdict) or policy.pause_when is not None:
+        if verdict.move not in (Move.NEXT, Move.DEAD) or policy.reports_at_once(verdict):
             return False
         failure.at = self._common.system.monotonic()
         failure.description = describe(failure, policy.error_headers)

@@ -92,6 +92,18 @@ class Backlogs:
             del self.held[assignment]
         return piece.part(0, most)
 
+    def replace_next(self, piece: Slice | None) -> None:
+        """Puts a slice, or nothing, in the place of the next one of the partition whose turn it is."""
+        assignment = self._round[0]
+        backlog = assignment.backlog
+        assignment.backlogged -= len(backlog.popleft())
+        if piece is not None:
+            backlog.appendleft(piece)
+            assignment.backlogged += len(piece)
+        if not backlog:
+            self._round.popleft()
+            assignment.queued = False
+
     def pass_on(self) -> None:
         """Passes the turn to the next partition although nothing was taken."""
         self._round.rotate(-1)

@@ -8,6 +8,7 @@ from flux.core.engine.commands import Level
 from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.held_back import HeldByName
+from flux.core.engine.key_order import KeyOrder
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.ordering import Queues
 from flux.core.limits.call_limits import CallLimits
@@ -32,6 +33,7 @@ class Common:
         "due_times",
         "epoch",
         "held_back",
+        "key_order",
         "key_queues",
         "log_events",
         "policy",
@@ -40,10 +42,13 @@ class Common:
         "stopping",
     )
 
-    def __init__(self, policy: Policy, stage: Stage, call_limits: CallLimits) -> None:
+    def __init__(
+        self, policy: Policy, stage: Stage, call_limits: CallLimits, key_order: KeyOrder | None = None
+    ) -> None:
         self.policy = policy
         self.stage = stage
         self.call_limits = call_limits
+        self.key_order = key_order
         self.stats = Stats()
         self.log_events = LogEvents()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)

@@ -108,8 +108,11 @@ class Deadlines:
         else:
             # one in the past is that of a forwarded copy that is being written, or will be in this turn
             rest = min(deadline - now if deadline > now else BUSY_REST, REST)
-        if self._dispatch.work.paused:
+        order = self._retries.order
+        if self._dispatch.work.paused or (order is not None and order.parked):
             rest = min(rest, PAUSED_REST)
+        if order is not None and order.moves.waiting:
+            rest = min(rest, BUSY_REST)
         if ready and not self._dispatch.dispatch_mode.slow:
             rest = LEAST_REST  # a record became due after the poller's last check, and the poller has to process it
         elif (

@@ -8,8 +8,10 @@ from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import Common
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.order_sifting import sifted, taken
+from flux.core.engine.ordered_retries import OrderedRetries
 from flux.core.engine.queued_work import QueuedWork
-from flux.core.engine.runs import BatchRun, KeyQueueRun, Run
+from flux.core.engine.runs import BatchRun, KeyQueueRun, OrderedRun, Run
 from flux.core.engine.slice_runs import PartRun, SliceRun, WholeBatchRun
 from flux.core.engine.slices import Entry, Slice
 from flux.core.limits.dispatch_mode import DispatchMode
@@ -25,10 +27,17 @@ SMALL = 5
 class Dispatch:
     """Of one stage. `noted`: called for each failed call when its run is accounted for."""
 
-    __slots__ = ("_common", "_keyed", "_main", "_noted", "dispatch_mode", "running", "work")
+    __slots__ = ("_common", "_keyed", "_main", "_noted", "_order", "dispatch_mode", "running", "work")
 
-    def __init__(self, common: Common, work: QueuedWork, noted: Callable[[Run, Entry, Failure], None]) -> None:
+    def __init__(
+        self,
+        common: Common,
+        work: QueuedWork,
+        noted: Callable[[Run, Entry, Failure], None],
+        order: OrderedRetries | None = None,
+    ) -> None:
         policy = common.policy
+        self._order = order
         self._common = common
         self._noted = noted
         self._main = common.stage.role is Role.MAIN
@@ -55,15 +64,19 @@ class Dispatch:
         spread = few or (self.dispatch_mode.slow and policy.concurrency > 1)
         if spread and not self._main:
             work.release_up_to(now, 2 * chunk) if self._keyed is not None else work.split_due(now, 2 * chunk)
-        entries = key_queues.take(chunk, now)
+        entries = taken(key_queues, self._order, chunk, now)
         while not entries:
             run = self._next_slice(spread, chunk if spread else most, most, now)
             if run is not None:
                 return self.start(run, now)
-            entries = key_queues.take(chunk, now)
+            entries = taken(key_queues, self._order, chunk, now)
             if spread or not (entries or work.release_due(now, self._common.batch)):
                 break
-        return self.start(KeyQueueRun(entries, now), now) if entries else None
+        if not entries:
+            return None
+        if self._order is not None and not self._main:
+            return self.start(OrderedRun(entries, now, self._order.done), now)
+        return self.start(KeyQueueRun(entries, now), now)
 
     def _take_by_name(self, most: int, now: float) -> Run | None:
         """As `take`, with limits by name: they look at each record, so all become entries."""
@@ -118,6 +131,8 @@ class Dispatch:
         `chunk` records of it whose keys are free; the other records become entries. `spread`: never a whole slice."""
         work, backlogs = self.work, self.work.backlogs
         for _ in range(len(backlogs)):
+            if self._order is not None and not sifted(backlogs, self._order, now):
+                return None
             assignment = backlogs.next
             if assignment.in_key_queues or spread:
                 if work.may_split(assignment):
@@ -189,6 +204,8 @@ class Dispatch:
         self._common.call_limits.ended(run, called=calls > run.refused)
         self.dispatch_mode.took(now - run.started, calls)
         self._common.key_queues.retry_aside()
+        if self._order is not None:
+            self._order.ended(now)
 
     def aborted(self, run: Run) -> None:
         """The process failed in the run's current call: the calls before it count, this one never does."""

@@ -21,6 +21,7 @@ from flux.core.engine.deadlines import Deadlines
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwarding import Forward
 from flux.core.engine.forwards import Failure
+from flux.core.engine.key_order import KeyOrder
 from flux.core.engine.outages import Outages
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.queued_work import QueuedWork
@@ -47,16 +48,17 @@ class Engine:
         stage: Stage,
         topic_limits: Mapping[str, int] | None = None,
         call_limits: CallLimits | None = None,
+        key_order: KeyOrder | None = None,
     ) -> None:
         self.policy = policy
         self.stage = stage
         self.call_limits = CallLimits.of(policy) if call_limits is None else call_limits
         self._watchdog = StallDetector(policy.stalled_after)
-        common = self._common = Common(policy, stage, self.call_limits)
+        common = self._common = Common(policy, stage, self.call_limits, key_order)
         partitions = self._partitions = Partitions(common, self._drop, lambda *noted: suspects.noted(*noted))
         retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
-        work = self._work = QueuedWork(common)
-        dispatch = self._dispatch = Dispatch(common, work, retries.noted)
+        work = self._work = QueuedWork(common, retries.order)
+        dispatch = self._dispatch = Dispatch(common, work, retries.noted, retries.order)
         self._outages = Outages(common, dispatch, retries)
         transactions = self.transactions = Transactions(common, partitions, dispatch, retries)
         suspects = self._suspects = Suspects(common, partitions, dispatch, retries)
@@ -85,6 +87,7 @@ class Engine:
         self.all_written = retries.all_written
         self.left_group = retries.left_group
         self.failures = retries.failures
+        self.order, self.key_order = retries.order, key_order
         self.writes = retries.forwards.take
         self.running = dispatch.running
         self.checked = dispatch.checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -20,6 +20,7 @@ MOST_IN_TRANSACTION = 20_000
 MOST_OPEN_BYTES = 32 * 1024 * 1024
 _LONGEST_WAITING = 30.0
 _LONGEST_KEPT = 60.0
+_SHOWN = 5  # forwards that a log line lists
 
 _REMEDIES = {
     Fault.TOO_LARGE: "raise max.message.bytes of {topic}",
@@ -262,6 +263,17 @@ class Forwards:
             record,
             kind,
         )
+
+
+def not_written(forwards: Sequence[Forward]) -> LogEvent:
+    """The stage has left its group before these were acknowledged."""
+    shown = list(map(str, forwards[:_SHOWN]))
+    more = len(forwards) - len(shown)
+    return LogEvent(
+        Level.ERROR,
+        f"not committed, because their forwarded copies were not written: {', '.join(shown)}"
+        f"{f' and {more} more' if more else ''}: they are processed again",
+    )
 
 
 def _retried(forward: Forward, now: float) -> bool:

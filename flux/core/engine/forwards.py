@@ -27,6 +27,7 @@ MAX_MESSAGE_CHARS = 1_000
 MAX_TRACE_BYTES = 8_192
 _RECORD_OVERHEAD = 160  # batch header (61), record fields and varints, with room to spare
 _HEADER_OVERHEAD = 10  # two varint lengths
+_COPY_OVERHEAD = 500  # headers and bookkeeping of an open forward
 _AMPLE = 20_000  # bytes, more than all headers of flux's
 
 
@@ -75,6 +76,14 @@ class ForwardedCopy:
     detail: Detail = _FULL
     partitions: int = 0
     """Partition count of the target topic; 0: not known yet."""
+    order: int | None = None
+    """The version of the entry that announced it (`retry_order`)."""
+
+    @property
+    def size(self) -> int:
+        """About its bytes while it is open."""
+        message = self.message
+        return len(message.raw_value or b"") + len(message.key or b"") + len(self.error_trace) + _COPY_OVERHEAD
 
     def producer_record(self, now_ms: int, limit: int | None) -> ProducerRecord:
         """The record to write now. `limit`: largest record of the target topic in bytes; None: not known."""
@@ -118,6 +127,8 @@ class ForwardedCopy:
         )
         if parsed.replays:
             headers.append((flux_headers.REPLAYS, b"%d" % parsed.replays))
+        if self.order is not None:
+            headers.append((flux_headers.ORDER, b"%d" % self.order))
 
 
 def describe(failure: Failure, setting: ErrorHeaders) -> tuple[str, str, str]:

@@ -52,6 +52,10 @@ class KeyQueues:
         """When the first entry may start that waits for time only."""
         return self._held_back.deadline() if self._held_back else None
 
+    def has(self, entry: Entry) -> bool:
+        """Whether the key of `entry` is taken, or other records of it are queued."""
+        return key_queue_name(self._ordering, entry) in self._key_queues
+
     def add(self, entry: Entry) -> None:
         """Appends `entry` to its key queue."""
         entry.assignment.in_key_queues += 1

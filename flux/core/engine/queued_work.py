@@ -11,6 +11,7 @@ from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.common import Common
 from flux.core.engine.delay_queue import DelayQueue
+from flux.core.engine.ordered_retries import OrderedRetries
 from flux.core.engine.slices import Slice
 from flux.core.limits.backpressure import Backpressure
 from flux.core.message import Message
@@ -27,10 +28,11 @@ LONGEST_WITHHELD = 30.0
 class QueuedWork:
     """Of one stage."""
 
-    __slots__ = ("_backpressure", "_common", "_main", "_named", "backlogs", "delay_queue")
+    __slots__ = ("_backpressure", "_common", "_main", "_named", "_order", "backlogs", "delay_queue")
 
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: Common, order: OrderedRetries | None = None) -> None:
         self._common = common
+        self._order = order
         self._main = common.stage.role is Role.MAIN
         self._named = common.stage.has_names
         self._backpressure = Backpressure(common.policy, common.stage.role)
@@ -39,7 +41,8 @@ class QueuedWork:
 
     def __len__(self) -> int:
         """0 if there are none; otherwise only a rough number."""
-        return len(self.backlogs) + len(self.backlogs.held) + len(self._common.key_queues) + len(self.delay_queue)
+        parked = len(self.backlogs.held) + (0 if self._order is None else len(self._order.parked))
+        return len(self.backlogs) + len(self._common.key_queues) + len(self.delay_queue) + parked
 
     def delivered(self, batches: Iterable[Batch], assignments: Mapping[TopicPartition, Assignment], now: float) -> None:
         """A poll has returned these: they go into the backlogs (main stage) or the delay queue."""
@@ -126,6 +129,8 @@ class QueuedWork:
         self.backlogs.drop(assignment)
         self._common.key_queues.drop(assignment)
         self.delay_queue.drop(assignment)
+        if self._order is not None:
+            self._order.discard(assignment)
 
     def may_split(self, assignment: Assignment) -> bool:
         """Whether more records of a partition may be put into key queues."""

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from flux.core.engine.assignment import Assignment, Phase
-from flux.core.engine.commands import Level
-from flux.core.engine.common import SHOWN, Common
+from flux.core.engine.common import Common
 from flux.core.engine.expiry import expires
-from flux.core.engine.forwarding import MOST_IN_TRANSACTION, MOST_OPEN, Forward, Forwards, ForwardState
-from flux.core.engine.forwards import Failure, ForwardedCopy, describe
+from flux.core.engine.forwarding import MOST_IN_TRANSACTION, MOST_OPEN, Forward, Forwards, ForwardState, not_written
+from flux.core.engine.forwards import Failure
 from flux.core.engine.in_place import InPlace, WaitingInPlace
+from flux.core.engine.next_stage import NextStage
+from flux.core.engine.ordered_retries import OrderedRetries
 from flux.core.engine.runs import Run
 from flux.core.engine.slices import Entry
-from flux.core.engine.verdicts import EXPIRED, TOMBSTONE, UNDECODABLE, Move, Verdict
+from flux.core.engine.verdicts import TOMBSTONE, UNDECODABLE, Move, Verdict
 from flux.core.errors import BrokerError
 from flux.core.limits.unacknowledged import Unacknowledged
 from flux.core.message import Message
 from flux.core.stage import Role
 
-_COPY_OVERHEAD = 500  # about the bytes of headers and bookkeeping of an open forward
-
-_DEAD, _NEXT = Role.DEAD, Move.NEXT  # an enum attribute costs more than a global
+_DEAD = Role.DEAD  # an enum attribute costs more than a global
 
 
 class Retries:
@@ -33,20 +32,20 @@ class Retries:
     back its key."""
 
     __slots__ = (
-        "_common", "_cut", "_dead", "_failures", "_following",
-        "forwards", "in_place", "unacknowledged", "unforwarded",
+        "_common", "_cut", "_failures", "_next_stage",
+        "forwards", "in_place", "order", "unacknowledged", "unforwarded",
     )  # fmt: skip
 
     def __init__(self, common: Common, cut: Callable[[Assignment], None]) -> None:
-        stages = common.policy.stages
         self._common = common
         self._cut = cut
-        self._following = stages.after(common.stage)
-        self._dead = stages[stages.dead]
+        self._next_stage = NextStage(common)
         self._failures: list[tuple[Message, Failure, Move]] = []
         self.unacknowledged = Unacknowledged()
         self.in_place = InPlace()
         self.forwards = Forwards(MOST_IN_TRANSACTION if common.policy.exactly_once else MOST_OPEN)
+        view = common.key_order
+        self.order = None if view is None else OrderedRetries(common, view, self.forwards, self._close)
         self.unforwarded: list[Forward] = []
         """Forwards that were not acknowledged when the stage left."""
 
@@ -94,6 +93,9 @@ class Retries:
         entry.assignment.open[entry] = None
         if not self._common.policy.exactly_once:
             self.unacknowledged.add(entry)
+        if self.order is not None:
+            self._cut(entry.assignment)
+            self.order.hold(entry)
         return entry
 
     def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
@@ -102,8 +104,14 @@ class Retries:
         self.unacknowledged.ended(entry)
         if entry not in entry.assignment.open:
             return None
+        move = self._settle(entry, failure, now)
+        if self.order is not None:
+            self.order.holds.release(entry)
+        return move
+
+    def _settle(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
         if failure is None:
-            self._close(entry)
+            (self._close if self.order is None else self.order.done)(entry)
             self._common.stats.done += 1
             return None
         verdict = self.verdict(failure)
@@ -188,27 +196,19 @@ class Retries:
     def _forward(self, entry: Entry, verdict: Verdict, failure: Failure, now: float, called: bool = True) -> None:
         """Forwards an open record to the next stage, or to the dead letters. `called`: whether the call that its
         message counts was made."""
-        message, following, common = entry.message, self._following, self._common
-        policy = common.policy
-        kind, text, trace = failure.description or describe(failure, policy.error_headers)
+        common, following = self._common, self._next_stage.following
         if following is None:
             self._close(entry)
-            why = f"{kind}: {text}" if text else kind
-            line = f"{message!r} failed once more ({why}) and stays a dead letter"
-            common.log_events.add(Level.INFO, line, about=message)
+            common.log_events.append(self._next_stage.stays(entry, failure))
             return
-        tried = verdict.move is _NEXT
-        target = following if tried else self._dead
-        wait = common.due_times.wait(target, verdict.after, entry.assignment.jitter)
-        reason = "exhausted" if tried and target.role is _DEAD else verdict.reason
-        if target.role is not _DEAD and expires(message, policy.give_up_after, common.epoch + now + wait):
-            target, reason, wait = self._dead, EXPIRED.reason, 0.0
-        called = called and verdict.attempted
-        group, failed_at = policy.stages.group, common.wall_ms(now)
-        forwarded_copy = ForwardedCopy(message, target, reason, wait, group, failed_at, kind, text, trace, called)
-        size = len(message.raw_value or b"") + len(message.key or b"") + len(trace) + _COPY_OVERHEAD
-        self.forwards.add(Forward(entry, forwarded_copy, size))
-        common.commits.done += policy.exactly_once
+        ordered = self.order is not None and self.order.takes(entry)
+        forwarded_copy = self._next_stage.copy(entry, following, verdict, failure, now, called, ordered)
+        if ordered and self.order is not None:
+            self._cut(entry.assignment)
+            self.order.failed(entry, forwarded_copy, now)
+            return
+        self.forwards.add(Forward(entry, forwarded_copy, forwarded_copy.size))
+        common.commits.done += common.policy.exactly_once
 
     def written(self, forward: Forward, now: float) -> bool:
         """As `all_written`, for one forward. Returns whether it counts."""
@@ -218,6 +218,7 @@ class Retries:
         """All in-sync replicas have acknowledged these forwards. Returns those that count: a partition may be gone."""
         common = self._common
         counted: list[Forward] = []
+        closed: list[Entry] = []
         dead = 0
         for forward in forwards:
             self.forwards.written(forward)
@@ -225,9 +226,13 @@ class Retries:
                 continue
             if forward.kept:
                 common.key_queues.release(forward.entry)
+            if self.order is None or not self.order.written(forward, now):
+                closed.append(forward.entry)
+            elif not forward.forwarded_copy.group or not forward.forwarded_copy.reason:
+                continue  # it moved no record that has failed
             dead += forward.forwarded_copy.target.role is _DEAD
             counted.append(forward)
-        self._close_all([forward.entry for forward in counted])
+        self._close_all(closed)
         common.stats.dead += dead
         common.stats.retried += len(counted) - dead
         return counted
@@ -253,13 +258,7 @@ class Retries:
         """The stage has left its group: records whose forwards are not acknowledged will be called again."""
         self.unforwarded = self.forwards.moving_all()
         if self.unforwarded:
-            shown = list(map(str, self.unforwarded[:SHOWN]))
-            more = len(self.unforwarded) - len(shown)
-            self._common.log_events.add(
-                Level.ERROR,
-                f"not committed, because their forwarded copies were not written: {', '.join(shown)}"
-                f"{f' and {more} more' if more else ''}: they are processed again",
-            )
+            self._common.log_events.append(not_written(self.unforwarded))
 
     # ---- open records
 
@@ -296,3 +295,5 @@ class Retries:
         self.in_place.take(assignment)
         self.in_place.take_readmitted(assignment)
         self.forwards.forget(assignment)
+        if self.order is not None:
+            self.order.forget(assignment)

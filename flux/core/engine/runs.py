@@ -15,7 +15,7 @@ these calls are accounted for, and no record counts as done because its failure 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flux.core.engine.assignment import Assignment, Phase
@@ -201,6 +201,29 @@ class KeyQueueRun(Run):
 
     def due_times(self, calls: int) -> list[int]:
         return [entry.due or entry.message.timestamp for entry in self.entries[:calls]]
+
+
+class OrderedRun(KeyQueueRun):
+    """A run of entries of a retry stage with `retry_order`: `ended` decides when one that has succeeded is done."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, entries: list[Entry], now: float, ended: Callable[[Entry], None]) -> None:
+        super().__init__(entries, now)
+        self._ended = ended
+
+    def settle(self, index: int, key_queues: Queues) -> tuple[int, NotedFailures]:
+        start, self.marked = self.marked, max(self.marked, index)
+        failures = {number: failure for number, failure, _ in self._noted(index)} if self.failures else {}
+        failed: NotedFailures = []
+        for number in range(start, index):
+            entry = self.entries[number]
+            if number in failures:
+                failed.append((entry, failures[number]))
+            elif entry.assignment.phase is not Phase.GONE:
+                self._ended(entry)
+            key_queues.end(entry)
+        return max(0, index - start) - len(failed), failed
 
 
 class OneCall(Run):

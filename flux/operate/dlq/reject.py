@@ -7,12 +7,14 @@ from collections.abc import Callable
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core.engine.key_order import Origin
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import chosen_pieces
 from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, commit_progress, replay_group
+from flux.operate.held_keys import free, origins_of
 from flux.operate.reading import read_pieces, spans_of
 from flux.system import SYSTEM
 
@@ -47,6 +49,7 @@ def reject(
     spans = spans_of(admin, topic, criteria.since_ms)
     result, met, now_ms = RejectResult(topic), 0, int(system.now() * 1000)
     chosen: dict[int, list[int]] = {}
+    held: list[Origin] = []
     for batch in read_pieces(
         adapter, topic, chosen_pieces(criteria, topic, spans), should_stop=should_stop, system=system
     ):
@@ -57,6 +60,7 @@ def reject(
             if not criteria.matches(dead_letter):
                 continue
             if progress.state_of(dead_letter) is DeadLetterState.OPEN:
+                held += origins_of([dead_letter.message])
                 chosen.setdefault(batch.partition, []).append(dead_letter.offset)
             else:
                 result.decided += 1
@@ -76,4 +80,5 @@ def reject(
     }
     if new and not dry:
         commit_progress(admin, policy, stored, new)
+        free(adapter, policy, held, system)
     return result

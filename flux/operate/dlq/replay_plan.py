@@ -110,6 +110,8 @@ def plan_replay(admin: AdminPort, policy: Policy, options: ReplayOptions) -> Rep
     source = policy.stages[policy.stages.dead]
     if policy.stages.retries == 0 and not options.to_main:
         raise ConfigurationError("with retries = 0 there is no retry topic: replay with --to main")
+    if policy.on_dead == "hold" and options.to_main:
+        raise ConfigurationError('with on_dead = "hold" a dead letter holds its key: replay it with --to retry')
     target = policy.stages[0 if options.to_main else 1]
     found = admin.topics([source.topic, target.topic], REQUEST_TIMEOUT)
     for topic, info in found.items():
@@ -178,7 +180,7 @@ def decide(dead_letter: DeadLetter, options: ReplayOptions, replayed: ReplayProg
     return ReplayDecision.TOO_OFTEN if dead_letter.replays >= options.max_replays else ReplayDecision.COPY
 
 
-_KEPT = (h.FIRST_FAILED_AT, h.FAILED_AT, h.REASON, h.ERROR_TYPE, h.ERROR_MESSAGE)
+_KEPT = (h.FIRST_FAILED_AT, h.FAILED_AT, h.REASON, h.ERROR_TYPE, h.ERROR_MESSAGE, h.ORDER)
 """The failure. Without the trace, so that the copy is no larger than the dead letter."""
 
 

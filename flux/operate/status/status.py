@@ -16,6 +16,7 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System, TopicPartition
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.replay_progress import read_progress
+from flux.operate.held_keys import HeldKeys, held_keys
 from flux.operate.reading import Span
 from flux.operate.status.oldest_unfinished import oldest_unfinished_of
 from flux.operate.status.progress import Progress, lag, read_group
@@ -81,7 +82,17 @@ def read_status(
         policy.exactly_once,
         held,
         _rejected(admin, policy, dead_letters or {}),
+        _held_keys(adapter, admin, policy, system),
     )
+
+
+def _held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System) -> HeldKeys | None:
+    try:
+        return held_keys(adapter, admin, policy, system)
+    except BrokerError as error:
+        if error.fault is not Fault.DENIED:
+            raise
+        return None
 
 
 def _rejected(admin: AdminPort, policy: Policy, dead_letters: Mapping[int, Counted]) -> int:

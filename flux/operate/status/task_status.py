@@ -11,6 +11,7 @@ from flux.core.monitoring.report import Paused, StageReport, ranges_of
 from flux.core.ports import CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Role, Stage
 from flux.operate.formatting import lasting
+from flux.operate.held_keys import HeldKeys
 from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.progress import Progress
 from flux.operate.status.records import NOT_EXAMINED, Counted, Gaps
@@ -98,6 +99,8 @@ class TaskStatus:
     held_back: Sequence[HeldBack] = ()
     rejected: int = 0
     """Of the dead letters, those that are not to be replayed."""
+    held_keys: HeldKeys | None = None
+    """None: the task keeps no order through retries."""
 
     @property
     def dead_letters(self) -> int:

@@ -197,3 +197,42 @@ def test_another_failure_of_a_poll_ends_a_member_at_once() -> None:
     with pytest.raises(BrokerError, match="READ"):
         polls(driver, lambda _: BrokerError("needs READ", Fault.DENIED))
     assert driver.now - began < 1
+
+
+ORDERED = policy(retry_order="key")
+KEYS = ORDERED.stages.keys_topic
+
+
+def test_a_task_that_keeps_an_order_gets_a_compacted_topic_of_one_partition(time: Time) -> None:
+    late: Any = Late(time, 0.0)
+    late.create_topics([NewTopic(NAMES[0], 3, 1)], 1)
+    require_topics("Billing", ORDERED, late, True, time)  # type: ignore[arg-type]
+    assert late.topics([KEYS], 1)[KEYS].partitions == 1
+    assert late.topic_config(KEYS, 1)["cleanup.policy"] == "compact"
+    require_topics("Billing", ORDERED, late, False, time)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "config", "why"),
+    [(2, {"cleanup.policy": "compact"}, "has 2 partitions"), (1, {"cleanup.policy": "delete"}, "set it to compact")],
+)
+def test_a_topic_of_keys_that_could_lose_entries_is_refused(
+    time: Time, partitions: int, config: dict[str, str], why: str
+) -> None:
+    late: Any = Late(time, 0.0)
+    late.create_topics([*(NewTopic(name, 1, 1) for name in NAMES), NewTopic(KEYS, partitions, 1, config)], 1)
+    with pytest.raises(ConfigurationError, match=why) as refused:
+        require_topics("Billing", ORDERED, late, False, time)  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
+
+
+def test_whoever_may_not_read_the_settings_of_the_topic_of_keys_starts_all_the_same(time: Time) -> None:
+    class Silent(Late):
+        def topic_config(self, topic: str, timeout: float) -> dict[str, str]:
+            if topic == KEYS:
+                raise BrokerError("no", Fault.DENIED)
+            return super().topic_config(topic, timeout)
+
+    admin: Any = Silent(time, 0.0)
+    admin.create_topics([*(NewTopic(name, 1, 1) for name in NAMES), NewTopic(KEYS, 1, 1)], 1)
+    require_topics("Billing", ORDERED, admin, False, time)  # type: ignore[arg-type]

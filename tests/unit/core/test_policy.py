@@ -198,6 +198,41 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
             {"rules": Rules(reject_on=(KeyboardInterrupt,))},
             "reject_on names KeyboardInterrupt, which is a failure of the process and never of a record: take it out",
         ),
+        ({"retry_order": "keys"}, "retry_order = 'keys': give one of key or None"),
+        ({"on_dead": "keep"}, "on_dead = 'keep': give one of free, hold"),
+        ({"on_dead": "hold"}, 'on_dead = "hold" holds keys in order: set retry_order = "key" too'),
+        (
+            {"retry_order": "key", "ordering": "none"},
+            'retry_order = "key" does not go with ordering = \'none\': leave ordering = "key"',
+        ),
+        (
+            {"retry_order": "key", "stages": Stages("t", "g", 0)},
+            'retry_order = "key" does not go with retries = 0: set at least 1, or take retry_order out',
+        ),
+        (
+            {"retry_order": "key", "batch": OpenBatch(5)},
+            'retry_order = "key" does not go with a BatchTask: make it a flux.Task',
+        ),
+        (
+            {"retry_order": "key", "exactly_once": True},
+            'retry_order = "key" does not go with exactly_once: take one of them out',
+        ),
+        (
+            {"retry_order": "key", "pause_when": FailureRate(0.5, by=str)},
+            'retry_order = "key" does not go with pause_when by a name: leave its `by` out',
+        ),
+        (
+            {"retry_order": "key", "concurrency_key": str},
+            'retry_order = "key" does not go with concurrency_key: take one of them out',
+        ),
+        (
+            {"retry_order": "key", "max_crashes": 3},
+            'retry_order = "key" does not go with max_crashes: take one of them out',
+        ),
+        (
+            {"retry_order": "key", "in_place_retries": 2},
+            'retry_order = "key" does not go with in_place_retries = 2: take one of them out',
+        ),
         ({"rules": Rules(pause_on=(int,))}, "pause_on = (<class 'int'>,): give a tuple of exception types"),  # type: ignore[arg-type]
     ],
 )
@@ -209,3 +244,10 @@ def test_a_refused_setting_is_shown_with_what_helps(settings: dict[str, Any], te
 
 def test_names_for_limits_are_accepted() -> None:
     policy(rate_limit=5, rate_limit_key=str, concurrency_key=str, concurrency_per_key=3).check()
+
+
+def test_a_failure_is_reported_at_once_if_it_holds_back_other_records() -> None:
+    assert not policy().reports_at_once(NEXT)
+    for settings in ({"retry_order": "key"}, {"pause_when": FailureRate(0.5)}, {"in_place_retries": 1}):
+        assert policy(**settings).reports_at_once(NEXT)
+    policy(retry_order="key", on_dead="hold").check()

@@ -312,3 +312,15 @@ def test_tasks_that_share_a_group_on_different_topics_are_warned_of() -> None:
         "Bills (T), Refunds (U) have the same group_id, 'G': each start and stop of one rebalances"
     )
     assert shared_groups(tasks[1:]) == []
+
+
+def test_the_topic_of_keys_is_named_like_the_retry_topics() -> None:
+    assert Stages("t", "g", 1).keys_topic == "t-g-keys"
+    named = Stages("t", "g", 1, lambda topic, group, stage: (f"x.{topic}.{stage}", group))
+    assert named.keys_topic == "x.t.1-keys"
+
+
+def test_a_worker_writes_to_the_topics_of_later_stages_and_to_that_of_keys() -> None:
+    stages = Stages("t", "g", 1)
+    assert stages.written_topics(False) == ["t-g-try-1", "t-g-dlq"]
+    assert stages.written_topics(True) == ["t-g-try-1", "t-g-dlq", "t-g-keys"]

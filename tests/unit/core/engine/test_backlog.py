@@ -114,3 +114,14 @@ def test_what_is_dropped_of_it_is_gone() -> None:
     backlogs.drop(owner)
     assert not backlogs.held
     assert (held(owner), owner.backlogged) == ([], 0)
+
+
+def test_the_next_slice_can_be_replaced_by_a_part_of_it_or_by_nothing() -> None:
+    first, second = assignment(partition=P0), assignment(partition=P1)
+    backlogs = two((first, piece(0, 3)), (first, piece(4, 4)), (second, piece(0, 0)))
+    backlogs.replace_next(piece(0, 3).part(1, 3))
+    assert first.backlogged == 3
+    backlogs.replace_next(None)
+    assert (first.backlogged, len(backlogs)) == (1, 2)
+    backlogs.replace_next(None)
+    assert (first.backlogged, first.queued, list(backlogs)) == (0, False, [second])

@@ -19,6 +19,7 @@ from flux.core.limits.backpressure import FULL
 from flux.core.ports import CommittedOffset, PollResult
 from flux.system import OperatingSystem
 from unit.support.engine_support import AWAY, DENIED, T0, Driver, record
+from unit.support.order_support import Keys, Ordered
 
 
 class Clock(OperatingSystem):
@@ -301,3 +302,21 @@ def test_a_stage_whose_rate_is_used_up_keeps_nobody_waiting_for_a_call_alone_but
     assert not driver.engine.wants_alone(driver.now)
     driver.now += 10.0
     assert driver.engine.wants_alone(driver.now)
+
+
+def test_a_poll_is_short_while_an_entry_is_to_be_read_back_or_records_wait_for_their_key() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0))
+    driver.work_all(0)
+    driver.stored(*driver.writes())
+    assert driver.engine.turn(driver.now).timeout <= BUSY_REST
+    keys = Keys()
+    keys.set(2)
+    version = keys.set(3)
+    other = Ordered(1, keys)
+    other.assign(0)
+    other.read()
+    other.poll(other.copy(0, 3, version))
+    other.work_all()
+    assert other.engine.turn(other.now).timeout <= PAUSED_REST

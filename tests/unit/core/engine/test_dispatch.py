@@ -31,6 +31,7 @@ from unit.support.engine_support import (
     policy,
     record,
 )
+from unit.support.order_support import Keys, Ordered
 
 
 def slow(stage: int = 0, chunk: int = 10, **settings: Any) -> Driver:
@@ -509,3 +510,53 @@ def test_in_a_retry_stage_one_caller_makes_all_quick_calls_that_are_due() -> Non
     driver.poll(*keyed(driver, 0, "-" * 300, due=1))
     driver.now += 2
     assert driver.take().limit == 300
+
+
+def test_what_an_order_does_not_allow_is_taken_out_of_slices_and_key_queues() -> None:
+    driver = Ordered(concurrency=2)
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(1), driver.record(2, b"other"), driver.record(0, partition=1))
+    run = driver.take()
+    driver.fail(run)
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.work_all() == [0, 2]
+    assert [forward.entry.offset for forward in driver.writes()] == [0, 1]
+
+
+def test_a_queued_record_behind_one_that_failed_is_not_called() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0), driver.record(1), driver.record(2, b"other"))
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.work_all() == [2]
+    driver.engine.settled(entry, Failure(ValueError()), driver.now)
+    assert driver.nothing_to_take()
+    assert driver.settle() == ["t-g-keys"] * 2 + ["t-g-try-1"] * 2
+
+
+def test_an_ordered_retry_stage_calls_entries_one_by_one_of_a_key() -> None:
+    keys = Keys()
+    versions = [keys.set(3), keys.set(4)]
+    driver = Ordered(1, keys)
+    driver.assign(0)
+    driver.read()
+    driver.poll(*(driver.copy(at, 3 + at, version) for at, version in enumerate(versions)))
+    run = driver.take()
+    assert driver.work(run) == [0]
+    assert driver.nothing_to_take()
+
+
+def test_an_ordered_stage_whose_first_records_wait_for_room_moves_followers_away() -> None:
+    keys = Keys()
+    second, first = keys.set(4), keys.set(3)
+    driver = Ordered(1, keys, max_metadata=0)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 4, second), driver.copy(1, 3, first))
+    assert driver.nothing_to_take()
+    assert len(driver.writes()) == 1

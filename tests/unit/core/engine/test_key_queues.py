@@ -558,3 +558,12 @@ def test_records_that_are_open_take_room_in_the_metadata_beside_those_that_run()
         key_queues.add(entry(owner, offset))
     owner.open.update(dict.fromkeys(entry(owner, offset) for offset in range(10, 20, 2)))
     assert len(key_queues.take(9, now=0)) == 2
+
+
+def test_a_key_is_taken_while_a_record_of_it_is_queued_or_running() -> None:
+    key_queues, owner = KeyQueues("key"), assignment()
+    first, other = entry(owner, 0), entry(owner, 1, b"other")
+    assert not key_queues.has(first)
+    key_queues.add(first)
+    assert key_queues.has(entry(owner, 2))
+    assert not key_queues.has(other)

@@ -16,6 +16,7 @@ from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import Batch, CommittedOffset, PollResult
 from flux.core.stage import Stages
 from unit.support.engine_support import P0, P1, STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
+from unit.support.order_support import Keys, Ordered
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -340,3 +341,19 @@ def test_what_another_owner_has_completed_is_passed_in_the_order_of_the_log() ->
     driver.poll(driver.record(0, headers=tick), driver.record(1, headers=tick), due(driver, 2, 0))
     at_the_end(driver)
     assert called(driver) == [0]
+
+
+def test_records_that_wait_for_another_one_of_their_key_are_queued_until_their_partition_goes() -> None:
+    keys = Keys()
+    keys.set(2)
+    version = keys.set(3)
+    driver = Ordered(1, keys)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 3, version))
+    assert driver.nothing_to_take()
+    work = driver.engine._work
+    assert len(work) == 1
+    [owner] = driver.engine._partitions.assignments.values()
+    work.discard(owner)
+    assert len(work) == 0

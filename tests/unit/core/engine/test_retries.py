@@ -20,7 +20,19 @@ from flux.core.limits.call_limits import CallLimits
 from flux.core.message import Message
 from flux.core.ports import CommittedOffset, ProducerRecord
 from flux.core.stage import Role
-from unit.support.engine_support import AWAY, DENIED, STAGES, T0, TOO_LARGE, Driver, assignment, offsets, policy, record
+from unit.support.engine_support import (
+    AWAY,
+    DENIED,
+    STAGES,
+    T0,
+    TOO_LARGE,
+    Driver,
+    assignment,
+    offsets,
+    policy,
+    record,
+)
+from unit.support.order_support import Ordered
 
 
 def headers(outgoing: ProducerRecord) -> dict[str, bytes | None]:
@@ -734,3 +746,36 @@ def test_many_records_are_settled_at_once_and_those_of_a_lost_partition_are_not(
 
     assert driver.engine.stats.done == 2
     assert driver.engine.committable_offsets() == {driver.p0: 2}
+
+
+def test_with_an_order_a_failed_record_is_done_when_its_entry_and_its_copy_are_written() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0), driver.record(1, None))
+    driver.work_all(0, 1)
+    assert driver.settle() == ["t-g-keys", "t-g-try-1", "t-g-try-1"]
+    assert driver.engine.stats.retried == 2
+    assert driver.commit()[0].offset == 2
+
+
+def test_with_an_order_a_key_waits_for_what_a_call_produced() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0), driver.record(1))
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.nothing_to_take()
+    driver.engine.settled(entry, None, driver.now)
+    assert driver.work_all() == [1]
+
+
+def test_with_an_order_a_lost_partitions_moves_are_forgotten() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0))
+    driver.work_all(0)
+    driver.engine.lost([driver.p0])
+    assert driver.settle() == []

@@ -10,7 +10,7 @@ from flux.core.engine.assignment import Assignment, Event
 from flux.core.engine.batches import Batches, OpenBatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.runs import BatchRun, KeyQueueRun, Run
+from flux.core.engine.runs import BatchRun, KeyQueueRun, OrderedRun, Run
 from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Entry, Slice
 from flux.core.engine.verdicts import Move, Rules
@@ -242,3 +242,21 @@ def test_a_run_whose_partition_does_not_list_it_can_be_divided() -> None:
     run = KeyQueueRun([one, other], 0.0)
     run.divide(run.cut(), key_queues)
     assert key_queues.take(9, 0.0) == [other]
+
+
+def test_a_run_of_an_ordered_stage_reports_what_has_succeeded_and_counts_nothing_as_done() -> None:
+    owner, key_queues, ended = assignment(), KeyQueues("none"), []
+    entries = [entry(owner, offset) for offset in range(3)]
+    for each in entries:
+        key_queues.add(each)
+    run = OrderedRun(key_queues.take(3, 0.0), 0.0, lambda one: ended.append(one.offset))
+    assert run.settle(0, key_queues) == (0, [])
+    run.index = 1
+    run.note(Failure(ValueError()), entries[1].message)
+    run.index = 2
+    done, failed = run.settle(2, key_queues)
+    assert (done, [one.offset for one, _ in failed], ended) == (1, [1], [0])
+    assert run.settle(2, key_queues) == (0, [])
+    owner.to(Event.LOST)
+    run.settle(3, key_queues)
+    assert ended == [0]

@@ -1,0 +1,89 @@
+"""The place of a record in the order of its key, and records that wait in memory for another one of their key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.key_order import KeyName, Origin
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.slices import Entry
+
+Place = tuple[KeyName, Origin, int]
+"""A record's key, its place in the main topic, and the version of its copy; -1: it is in the main topic."""
+
+
+def place_of(entry: Entry, main: bool) -> Place | None:
+    """None: the record takes no part in any order. `main`: whether it is in the main topic."""
+    message = entry.message
+    key = message.key
+    if key is None:
+        return None
+    if main:
+        partition = entry.assignment.partition.partition
+        return (partition, key), (partition, entry.offset), -1
+    parsed = message.flux_headers
+    if parsed.order is None or parsed.origin is None:
+        return None
+    _, partition, offset = parsed.origin
+    return (partition, key), (partition, offset), parsed.order
+
+
+class Parked:
+    """Records of one stage that wait in memory, by key."""
+
+    __slots__ = ("_count", "_entries")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._entries: dict[KeyName, list[Entry]] = {}
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return self._count
+
+    def __contains__(self, name: KeyName) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[KeyName]:
+        return iter(self._entries)
+
+    def add(self, name: KeyName, entry: Entry) -> None:
+        self._entries.setdefault(name, []).append(entry)
+        self._count += 1
+
+    def take(self, name: KeyName) -> list[Entry]:
+        """Takes the records of a key, in the order in which they were added."""
+        entries = self._entries.pop(name, [])
+        self._count -= len(entries)
+        return entries
+
+    def discard(self, unwanted: Callable[[Entry], bool]) -> None:
+        for name in list(self._entries):
+            for entry in self.take(name):
+                if not unwanted(entry):
+                    self.add(name, entry)
+
+
+class Holds:
+    """Key queues that are held by records of theirs."""
+
+    __slots__ = ("_entries", "_key_queues")
+
+    def __init__(self, key_queues: KeyQueues) -> None:
+        self._key_queues = key_queues
+        self._entries: dict[Entry, None] = {}
+
+    def hold(self, entry: Entry) -> None:
+        self._entries[entry] = None
+        self._key_queues.hold(entry)
+
+    def release(self, entry: Entry) -> None:
+        """Does nothing for an entry that holds none."""
+        if entry in self._entries:
+            del self._entries[entry]
+            self._key_queues.release(entry)
+
+    def forget(self, assignment: Assignment) -> None:
+        """The partition is gone, with its key queues."""
+        self._entries = {entry: None for entry in self._entries if entry.assignment is not assignment}

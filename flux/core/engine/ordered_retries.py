@@ -1,0 +1,303 @@
+"""Order kept through retries (`retry_order = "key"`): which records of one stage may be called, and what becomes of
+the others.
+
+Rule: a record is called only if no earlier one of its key is outstanding in any stage. In the main stage, a record
+behind an outstanding one is entered and forwarded without a call, as a follower. In a retry stage, the first
+outstanding record of a key is called when it is due; a follower waits in memory if that is soon, or else follows the
+first one to its stage and due time. Why this keeps the order: docs/explanation/ordering-through-retries.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.common import Common
+from flux.core.engine.forwarding import Forward, Forwards
+from flux.core.engine.forwards import ForwardedCopy
+from flux.core.engine.key_order import Change, KeyName, KeyOrder, OrderEntry, Origin
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.late_entries import LateEntries
+from flux.core.engine.order_moves import Moves
+from flux.core.engine.order_places import Holds, Parked, place_of
+from flux.core.engine.order_steps import OrderSteps
+from flux.core.engine.slices import Entry, Slice
+from flux.core.stage import Role
+
+MOST_PARKED = 1_000
+"""Followers of one stage that wait in memory for the first record of their key."""
+SOON_MS = 5_000
+"""A follower waits in memory if the first record of its key is due within this time."""
+
+
+class OrderedRetries:
+    """Of one stage. `close`: the record of an entry is done in this stage."""
+
+    __slots__ = (
+        "_active", "_ahead", "_close", "_common", "_key_queues", "_late", "_main", "_narrow",
+        "_steps", "_view", "holds", "moves", "parked",
+    )  # fmt: skip
+
+    def __init__(self, common: Common, view: KeyOrder, forwards: Forwards, close: Callable[[Entry], None]) -> None:
+        self._common = common
+        self._view = view
+        assert isinstance(common.key_queues, KeyQueues)
+        self._key_queues = common.key_queues
+        self._close = close
+        self._main = common.stage.role is Role.MAIN
+        self.moves = Moves(forwards, close)
+        self._steps = OrderSteps(common, self.moves)
+        self._late = LateEntries(self.moves, self._steps)
+        self.parked = Parked()
+        """Records that wait in memory for another one of their key."""
+        self._active: dict[KeyName, tuple[Entry, Origin]] = {}
+        """In a retry stage, the record of each key that is being called, until its entry has changed."""
+        self._ahead: set[KeyName] = set()
+        """Keys of parked records whose entries were not read yet."""
+        self._narrow: set[KeyName] = set()
+        """Keys of parked records that their partition's metadata has no room for."""
+        self.holds = Holds(common.key_queues)
+        """In the main stage, the keys of records whose calls have produced what is not acknowledged yet."""
+
+    # ---- what may be called
+
+    def sifts(self, assignment: Assignment) -> bool:
+        """Whether some records of a partition may not be called now."""
+        if not self._main:
+            return True
+        partition = assignment.partition.partition
+        self._late.owned(assignment)
+        return self._view.holds(partition) or any(each[0] == partition for each in (*self.moves.names(), *self.parked))
+
+    def sift(self, assignment: Assignment, piece: Slice, now: float) -> Slice | None:
+        """The records of a slice that may be called. The others are taken care of; in a retry stage all are, those that
+        may be called as entries of key queues."""
+        if not self._main:
+            for index in range(len(piece)):
+                self._place(piece.entry(assignment, index, piece.message(index)), now)
+            return None
+        partition, key_queues = assignment.partition.partition, self._key_queues
+        kept: list[int] = []
+        for index, record in enumerate(piece.records):
+            key = record.key()
+            if key is None or self._may_call((partition, key), (partition, record.offset())):
+                kept.append(index)
+                continue
+            entry = piece.entry(assignment, index, piece.message(index))
+            if key_queues.has(entry):
+                key_queues.add(entry)  # behind earlier ones, which are looked at first
+            else:
+                self._follow(entry, now)
+        if len(kept) == len(piece):
+            return piece
+        return piece.picked(kept) if kept else None
+
+    def admitted(self, entries: list[Entry], now: float) -> list[Entry]:
+        """In the main stage, those of the entries taken from key queues that may be called. The others are taken care
+        of."""
+        if not self._main:
+            return entries
+        admitted: list[Entry] = []
+        for entry in entries:
+            place = place_of(entry, self._main)
+            if place is None or self._may_call(place[0], place[1]):
+                admitted.append(entry)
+            else:
+                self._key_queues.end(entry)
+                self._follow(entry, now)
+        return admitted
+
+    def _may_call(self, name: KeyName, origin: Origin) -> bool:
+        """In the main stage."""
+        view = self._view
+        if name in self.moves or name in self.parked or view.entry(origin) is not None:
+            return False
+        head = view.head(name)
+        return head is None or head > origin[1]
+
+    def _follow(self, entry: Entry, now: float) -> None:
+        """In the main stage: a record that may not be called follows the first outstanding one of its key."""
+        place = place_of(entry, self._main)
+        assert place is not None
+        name, origin, _ = place
+        known = self._view.entry(origin)
+        if name in self.parked or not self._has_room(entry, name):
+            self.parked.add(name, entry)
+        elif known is not None:
+            self._late.moved(origin)
+            self._steps.rewrite(entry, name, origin, known)
+        elif (leader := self._leader(name, origin)) is not None:
+            self._steps.behind(entry, name, origin, leader, now)
+        else:
+            self.parked.add(name, entry)
+
+    def _leader(self, name: KeyName, origin: Origin) -> OrderEntry | None:
+        """The entry of the record that one of the main stage follows."""
+        head = self._view.head(name)
+        if head is not None and head < origin[1]:
+            return self._view.entry((name[0], head))
+        return self.moves.leader(name)
+
+    def _place(self, entry: Entry, now: float) -> None:
+        """In a retry stage: what becomes of a record that is due."""
+        place = place_of(entry, self._main)
+        if place is None:
+            self._key_queues.add(entry)
+            return
+        name, origin, version = place
+        view = self._view
+        if version >= view.position:
+            self.parked.add(name, entry)
+            self._ahead.add(name)
+            return
+        known, head = view.entry(origin), view.head(name)
+        if known is not None and known.version == version and head == origin[1]:
+            if name in self._active:
+                self.parked.add(name, entry)  # a second copy of the same
+                return
+            self._active[name] = entry, origin
+            self._key_queues.add(entry)
+        elif not self._has_room(entry, name):
+            self.parked.add(name, entry)
+        elif known is None:
+            self._close(entry)  # it was done before, and the offset of this copy was not committed
+        elif known.version > version:
+            self._steps.rewrite(entry, name, origin, known)
+        else:
+            leader = view.entry((name[0], head if head is not None else origin[1]))
+            assert leader is not None
+            if self._waits_here(leader, now):
+                self.parked.add(name, entry)
+            else:
+                self._steps.behind(entry, name, origin, leader, now)
+
+    def _waits_here(self, leader: OrderEntry, now: float) -> bool:
+        stage = self._common.stage
+        if stage.role is Role.DEAD:
+            return True
+        here = self._steps.stage_of(leader).number == stage.number and not leader.dead
+        return here and leader.due <= self._common.wall_ms(now) + SOON_MS and len(self.parked) < MOST_PARKED
+
+    # ---- ends of calls
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the order decides what becomes of a record that has failed."""
+        return place_of(entry, self._main) is not None
+
+    def failed(self, entry: Entry, forwarded_copy: ForwardedCopy, now: float) -> None:
+        """An open record is to be moved, after a call or because it has expired."""
+        place = place_of(entry, self._main)
+        assert place is not None
+        known = self._view.entry(place[1])
+        self._late.moved(place[1])
+        if known is None and not self._main:
+            self._close(entry)  # it was skipped meanwhile
+        else:
+            self._steps.failed(entry, place, forwarded_copy, known, now)
+
+    def done(self, entry: Entry) -> None:
+        """The call of a record of a retry stage has succeeded: it is outstanding until its entry is removed."""
+        place = place_of(entry, self._main)
+        if place is None or self._view.entry(place[1]) is None:
+            self._close(entry)
+        else:
+            self._steps.done(entry, place)
+
+    # ---- facts
+
+    def read_to(self, position: int, now: float) -> None:
+        """The topic of keys has no record below this offset that was not read."""
+        self._view.read_to(position)
+        self.read((), now)
+
+    def read(self, changes: Iterable[Change], now: float) -> None:
+        """These entries were read from the topic of keys."""
+        names = dict.fromkeys(self._ahead)
+        self._ahead.clear()
+        for origin, entry, name, is_new in changes:
+            self.moves.read(name, origin, entry)
+            self._late.read(name, origin, entry, is_new)
+            active = self._active.get(name)
+            if active is not None and active[1] == origin:
+                del self._active[name]
+            names[name] = None
+        for name in names:
+            self.moves.advance(name)
+            self._review(name, now)
+        self._late.remove()
+
+    def written(self, forward: Forward, now: float) -> bool:
+        """A forward was acknowledged. Returns whether it belongs to a move, which closes its record by itself."""
+        name = self.moves.written(forward)
+        if name is None:
+            return False
+        self._review(name, now)
+        self.ended(now)
+        return True
+
+    def ended(self, now: float) -> None:
+        """Calls have ended: the metadata may have room."""
+        for name in list(self._narrow):
+            self._review(name, now)
+        self._late.remove()
+
+    def make_room(self, now: float) -> None:
+        """In a retry stage: records that could be called may wait for room in the metadata, and a follower that waits
+        for them may be what holds back the committed offset. It moves behind them."""
+        for name in list(self.parked):
+            for entry in self.parked.take(name):
+                place = place_of(entry, self._main)
+                head = self._view.head(name)
+                leader = None if head is None else self._view.entry((name[0], head))
+                if self._holds_back(entry) and place is not None and leader is not None and head != place[1][1]:
+                    self._steps.behind(entry, name, place[1], leader, now)
+                else:
+                    self.parked.add(name, entry)
+
+    def _holds_back(self, entry: Entry) -> bool:
+        tracker = entry.assignment.offset_tracker
+        assert tracker is not None
+        narrow = not tracker.admits(tracker.end, len(entry.assignment.open))
+        return not self._main and narrow and entry.offset == tracker.committable
+
+    def hold(self, entry: Entry) -> None:
+        """The call of a record has returned, and what it produced may still fail: in the main stage its key waits."""
+        if self._main and place_of(entry, True) is not None:
+            self.holds.hold(entry)
+
+    def discard(self, assignment: Assignment) -> None:
+        """No new calls for a partition: discards the records that wait in memory."""
+        self.parked.discard(lambda entry: entry.assignment is assignment)
+
+    def forget(self, assignment: Assignment) -> None:
+        self.discard(assignment)
+        self._late.forget(assignment)
+        self.moves.forget(assignment)
+        for name in [name for name, (entry, _) in self._active.items() if entry.assignment is assignment]:
+            del self._active[name]
+        self.holds.forget(assignment)
+
+    # ---- records that wait in memory
+
+    def _review(self, name: KeyName, now: float) -> None:
+        self._narrow.discard(name)
+        for entry in self.parked.take(name):
+            place = place_of(entry, self._main)
+            if not self._common.begins(entry.assignment):
+                continue
+            if not self._main:
+                self._place(entry, now)
+            elif place is not None and self._may_call(name, place[1]):
+                self._key_queues.add_first(entry)
+            else:
+                self._follow(entry, now)
+
+    def _has_room(self, entry: Entry, name: KeyName) -> bool:
+        """Whether the metadata has room for one more record that is done out of order."""
+        assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
+        assert offset_tracker is not None
+        others = assignment.in_flight + len(assignment.open)
+        if entry.offset == offset_tracker.committable or offset_tracker.admits(entry.end, others):
+            return True
+        self._narrow.add(name)
+        return False

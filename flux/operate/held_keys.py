@@ -1,0 +1,58 @@
+"""Keys that are held by records in retry topics or dead letters (`retry_order`), as the topic of keys has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core.engine.key_order import KeyOrder, Origin, entry_name
+from flux.core.errors import BrokerError
+from flux.core.message import Message
+from flux.core.policy import Policy
+from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
+from flux.operate.reading import read, spans_of
+from flux.operate.writing import TopicWriter
+from flux.system import SYSTEM
+
+
+@attrs.frozen
+class HeldKeys:
+    """`keys`: how many keys wait for a record that failed; `dead`: those that wait for a dead letter; `records`: all
+    outstanding records, those that failed included."""
+
+    keys: int = 0
+    dead: int = 0
+    records: int = 0
+
+
+def held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System = SYSTEM) -> HeldKeys | None:
+    """None: the task keeps no order, or its topic of keys does not exist. Raises BrokerError."""
+    topic = policy.stages.keys_topic if policy.retry_order is not None else ""
+    if not topic or admin.topics([topic], REQUEST_TIMEOUT)[topic] is None:
+        return None
+    view = KeyOrder()
+    for batch in read(adapter, topic, spans_of(admin, topic), system=system):
+        view.take(batch.records)
+    heads = [entry for _, _, entry, _ in view.heads()]
+    return HeldKeys(len(heads), sum(entry.dead for entry in heads), len(view))
+
+
+def origins_of(messages: Iterable[Message]) -> list[Origin]:
+    """The places in the main topic of those that may hold a key."""
+    return [message.origin[1:] for message in messages if message.flux_headers.order is not None]
+
+
+def free(adapter: Cluster, policy: Policy, origins: Sequence[Origin], system: System = SYSTEM) -> None:
+    """These records hold their keys no more. Raises BrokerError."""
+    if policy.retry_order is None or not origins:
+        return
+    writing = TopicWriter(adapter, policy.stages.keys_topic, None, system, "none")
+    try:
+        there, failure = writing.write([ProducerRecord(None, entry_name(each), (), 0) for each in origins])
+    finally:
+        writing.close()
+    if there < len(origins):
+        assert isinstance(failure, BrokerError)
+        raise failure

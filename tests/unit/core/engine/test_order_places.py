@@ -1,0 +1,57 @@
+"""Places in the order of a key, and records that wait in memory."""
+
+from __future__ import annotations
+
+from flux.core.engine.key_queues import KeyQueues
+from flux.core.engine.order_places import Holds, Parked, place_of
+from flux.core.engine.slices import Entry
+from flux.core.ports import Headers
+from unit.support.engine_support import P1, assignment, entry, message, record
+
+
+def retry(headers: Headers, key: bytes | None = b"k") -> Entry:
+    return Entry(assignment(), message(record(3, key, headers=headers), 1), 3, 4)
+
+
+def origin(*more: tuple[str, bytes]) -> Headers:
+    where = [("topic", b"t"), ("partition", b"2"), ("offset", b"9")]
+    return [*((f"flux-origin-{name}", value) for name, value in where), *more]
+
+
+def test_in_the_main_topic_a_record_is_at_its_own_place() -> None:
+    assert place_of(entry(assignment(partition=P1), 5), True) == ((1, b"k"), (1, 5), -1)
+
+
+def test_in_a_retry_topic_it_is_where_it_came_from() -> None:
+    assert place_of(retry(origin(("flux-order", b"7"))), False) == ((2, b"k"), (2, 9), 7)
+
+
+def test_a_record_without_key_entry_or_origin_has_no_place() -> None:
+    assert place_of(entry(assignment(), 5, None), True) is None
+    assert place_of(retry(origin()), False) is None
+    assert place_of(retry([("flux-order", b"7")]), False) is None
+
+
+def test_records_wait_by_key_in_order() -> None:
+    parked, owner, other = Parked(), assignment(), assignment(partition=P1)
+    first, second, third = entry(owner, 1), entry(other, 2), entry(owner, 3)
+    for each in (first, second, third):
+        parked.add((0, b"k"), each)
+    assert (len(parked), list(parked), (0, b"k") in parked) == (3, [(0, b"k")], True)
+    parked.discard(lambda each: each.assignment is other)
+    assert parked.take((0, b"k")) == [first, third]
+    assert (len(parked), parked.take((0, b"k")), (0, b"k") in parked) == (0, [], False)
+
+
+def test_a_key_is_held_until_it_is_released_or_its_partition_is_gone() -> None:
+    key_queues, owner, other = KeyQueues("key"), assignment(), assignment(partition=P1)
+    holds, first, second = Holds(key_queues), entry(owner, 1), entry(other, 2)
+    holds.hold(first)
+    holds.hold(second)
+    assert key_queues.has(entry(owner, 5))
+    holds.release(first)
+    holds.release(first)
+    assert not key_queues.has(entry(owner, 5))
+    holds.forget(other)
+    holds.release(second)
+    assert second.key_queue.holds == 1

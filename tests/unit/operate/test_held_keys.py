@@ -1,0 +1,91 @@
+"""Keys that are held: counted, and freed by what an operator does."""
+
+from __future__ import annotations
+
+import pytest
+
+from flux.core import flux_headers
+from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
+from flux.core.errors import BrokerError, ConfigurationError, Fault
+from flux.core.ports import ProducerRecord
+from flux.operate.dlq.filters import Filter
+from flux.operate.held_keys import HeldKeys, free, held_keys
+from flux.operate.skip import plan_skip, skip, stage_of
+from unit.support.operate_support import DEAD, MAIN, RETRY, OperateKit, header, headers_of, policy
+
+KEYS = "orders-billing-keys"
+
+
+@pytest.fixture
+def yard() -> OperateKit:
+    made = OperateKit()
+    made.policy = policy(retry_order="key", on_dead="hold")
+    made.broker.create_topic(KEYS, 1)
+    return made
+
+
+def enter(yard: OperateKit, offset: int, key: bytes = b"k", dead: bool = False) -> None:
+    value = OrderEntry(key, 3 if dead else 1, 0, 1, dead).value()
+    yard.kit.write(ProducerRecord(value, entry_name((0, offset)), (), 0), topic=KEYS)
+
+
+def outstanding(yard: OperateKit) -> int:
+    view = KeyOrder()
+    view.take(yard.broker.records(KEYS))
+    return len(view)
+
+
+def bury(yard: OperateKit) -> None:
+    headers = [*headers_of(), (flux_headers.ORDER, b"0")]
+    yard.kit.write(ProducerRecord(b"v", b"k", headers, 0), topic=DEAD)
+
+
+def test_held_keys_are_counted(yard: OperateKit) -> None:
+    assert held_keys(yard.adapter, yard.admin, yard.policy, yard.system) == HeldKeys()
+    enter(yard, 1, dead=True)
+    enter(yard, 2)
+    enter(yard, 3, b"other")
+    assert held_keys(yard.adapter, yard.admin, yard.policy, yard.system) == HeldKeys(keys=2, dead=1, records=3)
+
+
+def test_a_task_without_an_order_or_without_its_topic_holds_none(yard: OperateKit) -> None:
+    assert held_keys(yard.adapter, yard.admin, policy(), yard.system) is None
+    other = OperateKit()
+    assert held_keys(other.adapter, other.admin, yard.policy, other.system) is None
+
+
+def test_a_replayed_dead_letter_keeps_its_place_in_the_order(yard: OperateKit) -> None:
+    bury(yard)
+    yard.replay()
+    [copy] = yard.broker.records(RETRY)
+    assert (header(copy, flux_headers.ORDER), header(copy, flux_headers.ORIGIN_OFFSET)) == ("0", "1000")
+
+
+def test_a_dead_letter_that_holds_its_key_is_not_replayed_as_a_new_record(yard: OperateKit) -> None:
+    with pytest.raises(ConfigurationError, match="replay it with --to retry"):
+        yard.plan(to_main=True)
+
+
+def test_a_rejected_dead_letter_frees_its_key(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    yard.reject(Filter(), dry=True)
+    assert outstanding(yard) == 1
+    yard.reject(Filter())
+    assert outstanding(yard) == 0
+
+
+def test_a_skipped_record_frees_its_key(yard: OperateKit) -> None:
+    enter(yard, 1000)
+    yard.kit.write(ProducerRecord(b"v", b"k", [*headers_of(), (flux_headers.ORDER, b"0")], 0), topic=RETRY)
+    plan = plan_skip(yard.adapter, yard.admin, yard.policy, stage_of(yard.policy, 1, yard.admin), 0, 0)
+    skip(plan, yard.adapter, yard.admin, "ada", "no", yard.system)
+    assert outstanding(yard) == 0
+
+
+def test_a_key_that_cannot_be_freed_is_an_error(yard: OperateKit) -> None:
+    yard.broker.fail_writes(lambda topic, partition, record: BrokerError("no", Fault.DENIED))
+    with pytest.raises(BrokerError):
+        free(yard.adapter, yard.policy, [(0, 1)], yard.system)
+    free(yard.adapter, policy(), [(0, 1)], yard.system)
+    assert yard.policy.stages.topic == MAIN
