@@ -48,6 +48,7 @@ class QueuedWork:
         """A poll has returned these: they go into the backlogs (main stage) or the delay queue."""
         common = self._common
         now_ms = common.wall_ms(now)
+        timed_pieces: list[tuple[Assignment, Slice, int]] = []
         for batch in batches:
             assignment = assignments.get(batch.partition)
             if assignment is None or not common.begins(assignment):
@@ -62,8 +63,10 @@ class QueuedWork:
                 timed, size = common.due_times.timed(assignment, piece, now_ms)
                 timed.since, timed.epoch = now, common.epoch
                 common.stats.late += bisect_left(timed.due_times or (), now_ms - 1000)
-                self.delay_queue.add(assignment, timed, size, self._withholds(assignment, now))
+                timed_pieces.append((assignment, timed, size))
             self._pass(assignment, done)
+        for assignment, timed, size in timed_pieces:  # all of a poll together, since they have an order
+            self.delay_queue.add(assignment, timed, size, self._withholds(assignment, now))
 
     def reached(self, partitions: Iterable[Assignment], now: float) -> None:
         """The client has read these partitions to their ends."""

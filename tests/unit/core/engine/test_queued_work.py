@@ -357,3 +357,16 @@ def test_records_that_wait_for_another_one_of_their_key_are_queued_until_their_p
     [owner] = driver.engine._partitions.assignments.values()
     work.discard(owner)
     assert len(work) == 0
+
+
+def test_what_came_in_one_poll_is_withheld_together_and_called_in_due_order() -> None:
+    tracker = OffsetTracker(0, (), 4095)
+    tracker.delivered(0, 3)
+    tracker.done(1, 2)
+    driver = retrying()
+    driver.assign(CommittedOffset(0, tracker.metadata()))
+    driver.poll(due(driver, 0, 2, b"k"), due(driver, 1, 0), named(driver, 2, 1))
+    driver.now += 5
+    assert driver.nothing_to_take()
+    at_the_end(driver)
+    assert called(driver) == [2, 0]
