@@ -219,10 +219,12 @@ def leave(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
 def _leave_transactions(engine: Engine, now: Clock, deadline: Clock) -> Procedure[None]:
     """The last transactions of a stage that leaves. Polling continues, as in `leave`."""
     latest = now() + _LAST_COMMIT_TIMEOUT
-    while owed := engine.must_commit(engine.commit(now(), at_once=True) or {}):
-        if now() >= max(deadline(), latest):
-            why = BrokerError("no transaction could be committed in time", Fault.UNAVAILABLE)
-            engine.commit_abandoned(owed, why)
+    while offsets := engine.commit(now(), at_once=True):
+        owed = engine.must_commit(offsets)
+        if now() >= (max(deadline(), latest) if owed else latest):
+            if owed:
+                why = BrokerError("no transaction could be committed in time", Fault.UNAVAILABLE)
+                engine.commit_abandoned(owed, why)
             return
         yield do.Transact()
         engine.polled((yield do.Poll(1, 0.01)), now())

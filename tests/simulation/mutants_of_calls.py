@@ -436,5 +436,10 @@ def the_next_record_is_blamed_for_what_another_did() -> Mutation:
 
 
 @mutant(features=("kills",))
+def a_record_in_doubt_is_not_called_alone() -> Mutation:
+    return Crashes, "doubts", lambda self, offset: False
+
+
+@mutant(features=("kills",))
 def a_suspect_is_not_named_before_its_call() -> Mutation:
     return Crashes, "name", lambda self, offset: setattr(self, "mark", Mark(self.crashes))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux.core.engine.crashes import Crashes
-from flux.core.engine.offset_tracker import OffsetTracker, read_mark
+from flux.core.engine.offset_tracker import OffsetTracker, read_mark, read_metadata
 from flux.core.engine.slices import Entry, Slice
 from flux.core.named_work import Names
 from flux.core.ports import BEGINNING, CommittedOffset, TopicPartition
@@ -138,6 +138,14 @@ class Assignment:
 
     def _offset(self, offset_tracker: OffsetTracker) -> CommittedOffset:
         return CommittedOffset(offset_tracker.committable, offset_tracker.metadata(self.crashes.noted(offset_tracker)))
+
+    def owes(self, offsets: Mapping[TopicPartition, CommittedOffset], latest: bool) -> bool:
+        """Whether something is repeated or skipped unless its offset in `offsets` is committed: not for a mark alone,
+        nor for the start offset of a partition without a commit, unless that was the `latest`."""
+        offset, committed = offsets[self.partition], self.committed
+        if committed is None:
+            return latest or offset != CommittedOffset(self.start)
+        return offset.offset != committed.offset or (read_metadata(*offset) or []) != (read_metadata(*committed) or [])
 
     @property
     def is_noted(self) -> bool:

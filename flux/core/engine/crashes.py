@@ -129,10 +129,6 @@ class Crashes:
             self.mark = Mark(0)
         return not self.crashes
 
-    def open(self) -> None:
-        """Records are called as usual from now on."""
-        self.opened = True
-
     def give_up(self) -> None:
         """Nothing can be noted: see `max_metadata`."""
         self.unclear = self.unclear or (self.mark is not None and not self.mark.rests)

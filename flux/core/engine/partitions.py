@@ -241,16 +241,9 @@ class Partitions:
             self._noted(assignment, succeeded, now)
 
     def must_commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> dict[TopicPartition, CommittedOffset]:
-        """Those of `offsets` that must be committed so that nothing is repeated or skipped: all except the start
-        offset of a partition without a commit."""
-        if self._common.policy.start_from == "latest":
-            return dict(offsets)
-        return {
-            partition: committed_offset
-            for partition, committed_offset in offsets.items()
-            if (assignment := self.assignments.get(partition)) is not None
-            and (assignment.committed is not None or committed_offset != CommittedOffset(assignment.start))
-        }
+        """Those of `offsets` that must be committed so that nothing is repeated or skipped."""
+        latest = self._common.policy.start_from == "latest"
+        return {each.partition: offsets[each.partition] for each in self.of(offsets) if each.owes(offsets, latest)}
 
     def commit_abandoned(self, offsets: Mapping[TopicPartition, CommittedOffset], error: BrokerError) -> None:
         """The last offsets cannot be committed: records done since the commit before are processed again."""

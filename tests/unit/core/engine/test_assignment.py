@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.core.engine.assignment import TRANSITIONS, Assignment, Event, Phase
+from flux.core.engine.crashes import SETTLED, Crashes, Mark
+from flux.core.engine.offset_tracker import OffsetTracker
+from flux.core.engine.slice_runs import SliceRun
 from flux.core.engine.slices import Slice
 from flux.core.ports import BEGINNING, CommittedOffset
 from unit.support.engine_support import P0, FakeRecord, record
@@ -157,3 +160,54 @@ def test_the_offset_after_more_records_have_ended_in_any_order() -> None:
 
     assert owner.committable_after([(6, 7), (5, 6)]).offset == 7
     assert owner.committable == CommittedOffset(5)
+
+
+def test_a_mark_is_noted_when_the_last_commit_has_it() -> None:
+    owner = Assignment(P0, 5, [], None, 0, 4095, Crashes(3))
+    assert not owner.is_noted
+    owner.committed = CommittedOffset(5)
+    assert owner.is_noted  # none
+    owner.crashes.begins(0, 1.0)
+    assert not owner.is_noted
+    committable = owner.committable
+    assert committable is not None
+    assert owner.notes(committable)
+    assert not owner.notes(CommittedOffset(5))
+    owner.committed = committable
+    assert owner.is_noted
+    begun = Assignment(P0, BEGINNING, [], CommittedOffset(5), 0, 4095, Crashes(3))
+    assert not begun.is_noted
+
+
+def test_an_owner_survives_when_the_calls_of_its_first_seconds_have_ended() -> None:
+    begun = Assignment(P0, BEGINNING, [], None, 0, 4095, Crashes(3))
+    assert not begun.survives(99.0)
+    owner = Assignment(P0, 0, [], None, 0, 4095, Crashes(3))
+    [piece] = owner.deliver(batch(0, 1))
+    owner.crashes.begins(0, 1.0)
+    owner.read_to(5)
+    owner.offset_tracker.done(0, 1)  # type: ignore[union-attr]
+    run = SliceRun(owner, piece, 2.0)
+    owner.running[run] = None
+    assert not owner.survives(99.0)
+    owner.running.clear()
+    assert owner.survives(1.0 + SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("committed", "offset", "latest", "owes"),
+    [
+        (None, CommittedOffset(5), False, False),
+        (None, CommittedOffset(5), True, True),
+        (None, CommittedOffset(6), False, True),
+        (CommittedOffset(5), CommittedOffset(6), False, True),
+        (CommittedOffset(5), CommittedOffset(5, OffsetTracker(5, [(7, 8)]).metadata()), False, True),
+        (CommittedOffset(5, OffsetTracker(5).metadata(Mark(0))), CommittedOffset(5), True, False),
+        (CommittedOffset(5), CommittedOffset(5, OffsetTracker(5).metadata(Mark(0))), False, False),
+    ],
+)
+def test_what_repeats_nothing_is_not_owed(
+    committed: CommittedOffset | None, offset: CommittedOffset, latest: bool, owes: bool
+) -> None:
+    owner = Assignment(P0, 5, [], committed, 0, 4095)
+    assert owner.owes({P0: offset}, latest) is owes

@@ -6,6 +6,8 @@ import pytest
 
 from flux.core.engine import BATCH, Engine
 from flux.core.engine.commands import Stall
+from flux.core.engine.crashes import Mark
+from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.verdicts import Move, Pause, Rules
 from flux.core.limits.backpressure import FULL
 from flux.core.limits.call_limits import CallLimits
@@ -319,3 +321,13 @@ def test_a_turn_commits_or_ends_a_transaction(exactly_once: bool) -> None:
     driver.work_all()
     turn = driver.turn(after=10.0)
     assert (turn.commit is None, turn.transact) == (exactly_once, exactly_once)
+
+
+def test_a_record_in_doubt_is_taken_alone() -> None:
+    driver = Driver(max_crashes=3)
+    driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1, None, 3))))
+    driver.poll(1, 2)
+    driver.commit(0)
+    assert driver.nothing_to_take()
+    driver.commit(0)
+    assert driver.work(driver.take()) == [1]

@@ -9,7 +9,7 @@ import pytest
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.common import SHOWN, Common
-from flux.core.engine.crashes import Mark
+from flux.core.engine.crashes import SETTLED, Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.runs import Run
@@ -400,7 +400,7 @@ def test_only_a_start_offset_without_a_commit_need_not_be_committed(
 ) -> None:
     owned, _ = partitions(start_from=start_from)
     owned.assigned({P0: CommittedOffset(3), P1: CommittedOffset(3)}, {P0: 0, P1: 0}, T0, chosen=[P0])
-    positions = {P0: CommittedOffset(3), P1: CommittedOffset(3)}
+    positions = {P0: CommittedOffset(3), P1: CommittedOffset(4)}
     assert list(owned.must_commit(positions)) == owed
     assert owned.must_commit({P0: CommittedOffset(4)}) == {P0: CommittedOffset(4)}
 
@@ -556,7 +556,7 @@ def test_a_mark_is_noted_when_the_commit_with_it_has_ended() -> None:
     assert told == [(P0, True)]
     assert owned.commit(T0, None, False) is None
     assert told == [(P0, True)] * 2
-    owned.assignments[P0].crashes.open()
+    owned.assignments[P0].crashes.opened = True
     owned.commit(T0, None, False)
     owned.committed(offsets, None, T0)
     assert len(told) == 2
@@ -569,6 +569,21 @@ def test_a_mark_that_could_not_be_noted_is_reported_too(error: BrokerError) -> N
     assert offsets is not None
     owned.committed(offsets, error, T0)
     assert set(told) == {(P0, False)}
+
+
+def test_an_owner_that_has_survived_commits_no_mark() -> None:
+    owned, told = noting()
+    owned.reached({P0: 6})
+    assert owned.commit(T0 + SETTLED - 0.1, None, True) == {P0: marked(Mark(0), 6)}
+    assert owned.commit(T0 + SETTLED, None, True) == {P0: CommittedOffset(6)}
+    assert told == [(P0, False)]
+
+
+def test_a_mark_that_has_no_room_is_given_up() -> None:
+    owned, told = noting(max_metadata=16)
+    assert owned.commit(T0, None, True) is None
+    assert told[0] == (P0, False)
+    assert owned.assignments[P0].crashes.opened
 
 
 def test_a_partition_that_is_being_revoked_is_committed_without_a_mark() -> None:

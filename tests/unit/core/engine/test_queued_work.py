@@ -330,6 +330,14 @@ def test_the_first_records_that_may_be_called_make_a_commit_due(stage: int) -> N
     assert list(work.backlogs.held) == [owner]
 
 
+def test_due_records_that_are_held_are_not_split() -> None:
+    work, _ = queued(1, max_crashes=3)
+    owner = Assignment(P0, 0, [], None, 0, 4095, Crashes(3))
+    work.delivered(batch(0, 1, first_due=T0), {P0: owner}, T0)
+    work.split_due(T0 + 10_000, 10)
+    assert (len(work.backlogs), owner.backlogged, owner.in_key_queues) == (0, 2, 0)
+
+
 def test_what_another_owner_has_completed_is_passed_in_the_order_of_the_log() -> None:
     tracker = OffsetTracker(0, (), 4095)
     tracker.delivered(0, 3)

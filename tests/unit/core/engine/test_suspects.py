@@ -460,3 +460,25 @@ def test_a_record_that_is_named_is_called_before_one_of_another_partition_is_nam
 
 def mark_of(driver: Driver, partition: int) -> Mark | None:
     return read_mark(*driver.commit(0)[partition])
+
+
+def test_nothing_is_named_while_a_record_is_in_flight_or_the_commit_that_names_it() -> None:
+    driver = careful(IN_DOUBT)
+    driver.poll(1, 2)
+    clear(driver)
+    assert driver.nothing_to_take()
+    assert driver.nothing_to_take()  # not committed yet
+    assert commit(driver) == Mark(2, 1, 4)
+    run = driver.take()
+    assert commit(driver) is None
+    driver.work(run)
+    assert commit(driver) == Mark(2, 2, 4)
+
+
+def test_a_partition_that_is_being_revoked_stays_in_doubt() -> None:
+    driver = careful(IN_DOUBT)
+    clear(driver)
+    driver.poll(1, 2, 3)
+    driver.engine.revoking([driver.p0])
+    assert commit(driver) is None
+    assert driver.engine.commit(driver.now, [driver.p0], at_once=True) is None
