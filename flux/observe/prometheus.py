@@ -216,10 +216,7 @@ class Metrics(Hooks, Collector):
         paused, pauses = coordinator.verdicts.paused()
         paused = paused or bool(coordinator.control.held)
         families.set(names.PAUSED, (job.name,), paused and not coordinator.ending.ended)
-        breakers = coordinator.breakers
-        if breakers is not None:
-            with coordinator.lock:
-                families.set(names.PAUSED_NAMES, (job.name,), len(breakers.paused))
+        families.set(names.PAUSED_NAMES, (job.name,), max(coordinator.inspection.read(_paused_names), default=0))
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
         coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))
@@ -288,3 +285,9 @@ def _buffered() -> Counter[str]:
     for buffer in PRODUCERS.all():
         found[buffer.topic] += len(buffer.filling)
     return found
+
+
+def _paused_names(runtime: StageRuntime, now: float) -> int:
+    """All stages of a task share them."""
+    breakers = runtime.engine.call_limits.breakers
+    return 0 if breakers is None else len(breakers.paused)
