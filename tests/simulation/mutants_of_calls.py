@@ -28,6 +28,7 @@ from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.concurrency import ConcurrencyByName
 from flux.core.limits.rate_limit import UNBOUNDED, RateLimit
 from flux.core.message import Message
+from flux.core.named_work import Names
 from flux.producing.produced import Produced, Scopes
 from flux.producing.registry import PRODUCERS
 from simulation.features import NAMES
@@ -420,6 +421,23 @@ def enqueued_work_goes_to_the_main_topic() -> Mutation:
 @mutant(features=("enqueued",))
 def enqueued_work_counts_an_attempt_that_it_never_had() -> Mutation:
     return flux_headers, "ATTEMPTS", "flux-tries"
+
+
+@mutant(features=("enqueued",))
+def the_last_work_of_an_id_is_void() -> Mutation:
+    arrived = Names.arrived
+
+    def all_void(self: Names, work: Any, offset: int, due: int) -> int:
+        taken_back = arrived(self, work, offset, due)
+        work.void = True
+        return taken_back
+
+    return Names, "arrived", all_void
+
+
+@mutant(features=("enqueued",))
+def work_with_an_id_waits_for_ever() -> Mutation:
+    return QueuedWork, "reached", lambda self, partitions, now: None
 
 
 # ---- processes that vanish

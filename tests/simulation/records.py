@@ -38,9 +38,16 @@ class Copy:
     """When the work began, as its age counts: milliseconds since the epoch."""
     acked: bool = False
     deleted: bool = False
+    replaced: bool = False
+    """Whether a later record has its id."""
     calls: list[Call] = attrs.field(factory=list)
     source: Call | None = None
     """Whose forwarded copy it is; None: where the work began."""
+
+    @property
+    def void(self) -> bool:
+        """Whether nobody has to call it."""
+        return self.deleted or self.replaced
 
     @property
     def root(self) -> Copy:

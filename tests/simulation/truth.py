@@ -118,6 +118,9 @@ class Truth:
             int(headers.get("flux-origin-timestamp") or record.timestamp()[1]),
         )
         self.note(f"{copy} stored")
+        name = headers.get("flux-id")
+        for earlier in self.by_partition[at] if name else ():
+            earlier.replaced |= dict(earlier.record._headers or ()).get("flux-id") == name
         self.copies[at, record.at] = copy
         self.by_partition[at].append(copy)
         self.by_plan[plan.number].append(copy)
@@ -166,7 +169,7 @@ class Truth:
         for copy in self.by_partition[at]:
             offset = copy.offset
             done = offset < position.offset or any(start <= offset < end for start, end in ranges)
-            if done and not copy.deleted and not any(call.settled or call.perhaps for call in copy.calls):
+            if done and not copy.void and not any(call.settled or call.perhaps for call in copy.calls):
                 raise self.broken(f"{copy} is committed and not done: {position}")
         if added is not None:
             if epoch is not None:
@@ -445,7 +448,7 @@ class Truth:
         return [
             copy
             for copy in self.copies.values()
-            if copy.stage != DEAD and not copy.deleted and not any(call.settled or call.perhaps for call in copy.calls)
+            if copy.stage != DEAD and not copy.void and not any(call.settled or call.perhaps for call in copy.calls)
         ]
 
     def check_end(self) -> None:

@@ -334,18 +334,20 @@ class World:
         task = self.scenario.tasks[plan.task]
         cls = self._task(task, task.retries, self.app)
         now = self.truth.enqueued_at[plan.number] = self.app.now()
+        name = f"work {plan.number}" if plan.number % 3 == 0 else None
         value = b"r%d " % plan.number + b"x" * plan.padding
-        while True:
+        left = 2 if plan.number % 6 == 0 else 1  # with an id, the second record replaces the first
+        while left:
             when: dict[str, Any] = {"delay": now + delay - self.app.now()}
             if plan.number % 2 or when["delay"] < 0:
                 when = {"at": datetime.fromtimestamp(now + delay, UTC)}
             delivery = None
             with contextlib.suppress(flux.DeliveryError, flux.FluxError):
-                delivery = cls.enqueue(value, key=plan.key, headers=plan.headers, **when)
+                delivery = cls.enqueue(value, key=plan.key, headers=plan.headers, id=name, **when)
             while delivery is not None and not delivery.done():
                 self.machine.park(0.05, rounds=True)
             if delivery is not None and delivery.exception() is None:
-                break
+                left -= 1
             self.machine.park(1.0)
         self.enqueuing -= 1
 
