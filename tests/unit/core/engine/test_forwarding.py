@@ -12,6 +12,7 @@ from flux.core.engine.forwarding import (
     Forward,
     Forwards,
     ForwardState,
+    not_written,
     remedy,
     remedy_or_skip,
 )
@@ -424,3 +425,9 @@ def test_a_refused_forward_is_to_be_retried_when_its_time_has_come() -> None:
 
     assert not forwards.retries(T0)
     assert forwards.retries(forward.at)
+
+
+def test_what_a_stage_leaves_unwritten_is_named_as_far_as_it_is_few() -> None:
+    forwards = added(Forwards(), *range(7))
+    assert not_written(forwards[:1]).text.endswith("were not written: t[0]@0 to t-g-try-1: they are processed again")
+    assert "t[0]@4 to t-g-try-1 and 2 more: they are processed again" in not_written(forwards).text

@@ -282,3 +282,16 @@ def test_details_fill_the_room_that_the_record_leaves_and_no_more(own: Headers) 
 def test_characters_that_cannot_be_encoded_are_replaced() -> None:
     headers = flux(forwarded_copy(first(), error_text="a\ud800b", error_trace="c\ud800d").producer_record(T0_MS, None))
     assert (headers["flux-error-message"], headers["flux-error-trace"]) == (b"a?b", b"c?d")
+
+
+def test_a_copy_carries_the_version_of_the_entry_that_announced_it() -> None:
+    copy = forwarded_copy(first())
+    assert flux_headers.ORDER not in flux(copy.producer_record(T0_MS, None))
+    copy.order = 17
+    assert flux(copy.producer_record(T0_MS, None))[flux_headers.ORDER] == b"17"
+
+
+def test_the_size_of_an_open_copy_grows_with_its_record_and_its_trace() -> None:
+    small = forwarded_copy(first(value=None, key=None), error_trace="")
+    large = forwarded_copy(first(value=b"v" * 100, key=b"k" * 10), error_trace="t" * 1000)
+    assert large.size == small.size + 1110

@@ -96,3 +96,31 @@ def test_late_entries_are_the_owners_business_alone() -> None:
     driver.keys.set(5)
     driver.read()
     assert driver.settle() == []
+
+
+def test_of_two_partitions_one_may_go_with_its_late_entries() -> None:
+    driver = Ordered()
+    driver.assign(0, 0)
+    driver.poll(driver.record(0), driver.record(0, partition=1))
+    driver.work_all()
+    driver.poll(driver.record(1))
+    run = driver.take()
+    driver.keys.set(1)
+    driver.read()
+    driver.engine.lost([driver.p0])
+    driver.engine.lost([driver.p1])
+    driver.engine.finished(run, driver.now)
+    assert driver.settle() == []
+
+
+def test_a_partition_that_comes_back_is_its_new_assignments() -> None:
+    driver = owning()
+    [before] = driver.engine._partitions.assignments.values()
+    late = driver.order._late
+    driver.assign(1)
+    driver.poll(driver.record(1))
+    driver.work_all()
+    late.forget(before)
+    driver.keys.set(1)
+    driver.read()
+    assert driver.settle() == [KEYS]
