@@ -87,6 +87,19 @@ def test_where_nothing_was_done_nothing_is_waited_for(committed: int | None) -> 
     assert texts(driver) == []
 
 
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_a_mark_that_cannot_be_taken_away_is_not_waited_for(exactly_once: bool) -> None:
+    driver = Driver(max_crashes=3, exactly_once=exactly_once)
+    driver.assign(5)
+    driver.poll(5)
+    assert driver.commit(0)[0].metadata
+    effects = left(driver)
+    assert any(isinstance(effect, do.Transact if exactly_once else do.Commit) for effect in effects)
+    assert driver.now - T0 <= 1.1
+    assert driver.engine.uncommitted == {}
+    assert texts(driver) == []
+
+
 def test_copies_that_are_not_written_by_the_deadline_are_named() -> None:
     driver = Driver()
     driver.assign(0)
