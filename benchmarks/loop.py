@@ -162,6 +162,11 @@ def _middleware(message: Any, call_next: Any) -> Any:
     return call_next(message)
 
 
+def _name(message: flux.Message) -> bytes | None:
+    """One of 50."""
+    return str(message.offset % 50).encode()
+
+
 CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "no flux: a message of each record": bare,
     "flux, nothing on": lambda: working(_task()),
@@ -177,6 +182,9 @@ CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "`middleware`, one": lambda: working(_task(middleware=[_middleware])),
     "`give_up_after`": lambda: working(_task(give_up_after=3600)),
     "`rate_limit`, never reached": lambda: working(_task(rate_limit=1e9)),
+    "`concurrency_key`, of 50 names": lambda: working(_task(concurrency_key=_name, concurrency_per_key=10)),
+    "`rate_limit_key`, of 50 names, never reached": lambda: working(_task(rate_limit=1e9, rate_limit_key=_name)),
+    "`pause_when` by name, of 50": lambda: working(_task(pause_when=flux.FailureRate(0.5, by=_name))),
     "`max_crashes`": lambda: working(_task(max_crashes=3)),
     "`timeout`": lambda: working(_task(timeout=60)),
     "`BatchTask`, 100 a call": lambda: working(Batched),

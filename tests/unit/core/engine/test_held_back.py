@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.engine.commands import Level
 from flux.core.engine.held_back import HeldByName
 from flux.core.engine.slices import Entry
 from flux.core.limits.concurrency import ConcurrencyByName
@@ -196,10 +197,44 @@ def test_a_name_whose_entry_has_gone_since_it_was_freed_opens_nothing() -> None:
 
 def test_the_entry_of_a_key_queue_that_is_held_is_taken_out() -> None:
     lab = Lab()
-    first, second, third = lab.entries(b"a", b"a", b"a")
+    first, second, third, *others = lab.entries(b"a", b"a", b"a", b"b", b"b")
     key_queue = object()
     second.key_queue = key_queue
-    lab.admitted(first, second, third)
+    lab.admitted(first, second, third, *others)
     assert lab.held_back.take(key_queue) == [second]
     lab.held_back.ended(first)
     assert lab.reopened(0.0) == [2]
+
+
+def test_what_a_limit_says_at_the_end_of_a_call_is_logged() -> None:
+    class Saying(ConcurrencyByName):
+        def ended(self, name: str, call: object, called: bool) -> str | None:
+            super().ended(name, call, called)
+            return f"{name} goes on"
+
+    logged: list[tuple[Level, str]] = []
+    held_back = HeldByName([Saying(1, by_key)], lambda level, text: logged.append((level, text)))
+    named, nameless = entry(assignment(), 0, b"a"), entry(assignment(), 1, None)
+    for each in (named, nameless):
+        assert held_back.admits(each, 0.0)
+        held_back.ended(each)
+    assert logged == [(Level.INFO, "a goes on")]
+
+
+def test_the_entries_of_a_name_are_taken_of_some_partitions_alone() -> None:
+    lab = Lab()
+    first, second, third = lab.entries(b"a", b"a", b"b")
+    elsewhere = entry(assignment(partition=P1), 7, b"a")
+    lab.admitted(first, second, elsewhere, third)
+    assert lab.held_back.take_name(lab.calls, "a", [lab.owner]) == [second]
+    assert lab.held_back.take_name(lab.calls, "c", [lab.owner]) == []
+    lab.held_back.ended(first)
+    assert lab.reopened(0.0) == [7]
+
+
+def test_a_time_that_has_come_for_a_name_that_waits_no_more_opens_nothing() -> None:
+    lab = Lab(rate=2, calls=9)
+    first, second = lab.entries(b"a", b"a")
+    lab.admitted(first, second, now=100.0)
+    lab.held_back.drop(lab.owner)
+    assert (lab.held_back.ready(200.0), lab.held_back.open(200.0, 9)) == (0, [])

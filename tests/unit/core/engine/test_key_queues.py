@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flux.core.engine.assignment import Assignment, Event
+from flux.core.engine.held_back import HeldByName
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.slices import Entry, Slice
+from flux.core.limits.concurrency import ConcurrencyByName
 from unit.support.engine_support import P1, assignment, entry, record
 
 
@@ -567,3 +569,22 @@ def test_a_key_is_taken_while_a_record_of_it_is_queued_or_running() -> None:
     key_queues.add(first)
     assert key_queues.has(entry(owner, 2))
     assert not key_queues.has(other)
+
+
+def test_what_a_name_holds_back_counts_opens_and_is_held_and_dropped_as_the_rest() -> None:
+    calls = ConcurrencyByName(1, lambda message: "all")
+    key_queues, owner = KeyQueues("key", HeldByName([calls], lambda level, text: None)), assignment()
+    a, b, c = fed(key_queues, owner, b"x", b"y", b"z")
+    assert key_queues.take(9, now=0) == [a]
+    assert (len(key_queues), bool(key_queues), key_queues.ready(0), key_queues.deadline()) == (2, True, 0, None)
+    key_queues.hold(b)
+    key_queues.give_back([a])
+    assert key_queues.ready(0) == 2
+    assert key_queues.take(9, now=0) == [c]
+    key_queues.end(c)
+    assert key_queues.take(9, now=0) == [a]
+    key_queues.release(b)
+    assert key_queues.take(9, now=0) == []
+    key_queues.drop(owner)
+    key_queues.end(a)
+    assert key_queues.take(9, now=0) == []

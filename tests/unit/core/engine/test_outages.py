@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flux.core import flux_headers
+from flux.core.engine import retries
 from flux.core.engine.forwarding import MOST_OPEN
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Undecodable
@@ -224,3 +225,35 @@ def test_what_was_moved_waits_for_its_acknowledgement_before_more_moves() -> Non
         driver.turn()
         work(driver, b"a", b"b")
     assert driver.engine.open_forwards < MOST_OPEN
+
+
+def test_a_call_of_a_task_without_names_pauses_the_task() -> None:
+    driver = Driver(pause_when=FailureRate(0.25, of=4))
+    driver.assign(0)
+    driver.poll(0, 1)
+    run = driver.take()
+    assert driver.fail(run) is Move.PAUSE
+
+
+def test_no_more_moves_while_many_writes_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "MOST_OPEN", 40)
+    driver = hosts(share=0.25)
+    fill(driver)
+    driver.poll(*(driver.record(n, None, 1) for n in range(20)))
+    while (run := driver.engine.take(False, driver.now)) is not None:
+        while run.index < run.limit:
+            driver.fail(run)
+            run.index += 1
+        driver.engine.finished(run, driver.now)
+    driver.turn()
+    assert driver.engine.open_forwards == 20
+
+
+def test_a_second_pause_of_the_same_kind_is_no_news() -> None:
+    driver = hosts()
+    driver.poll(of(driver, 0, "a"), of(driver, 1, "a"))
+    runs = [only(driver), only(driver)]
+    assert driver.fail(runs[0], Pause(5)) is Move.HOLD
+    driver.log_events()
+    assert driver.fail(runs[1], Pause(5)) is Move.HOLD
+    assert driver.log_events() == ""

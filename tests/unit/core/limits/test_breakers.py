@@ -51,6 +51,7 @@ def test_what_succeeded_counts_for_its_name() -> None:
     for _ in range(4):
         limit.ended("a", object(), called=True)
     assert not fail(limit, "a")
+    limit.started("never failed", object(), T0)
     assert limit.ended("never failed", object(), called=True) is None
 
 

@@ -132,7 +132,8 @@ def test_a_call_for_one_name_leaves_the_others_their_rate() -> None:
     assert limit.opens_at("a", T0) == pytest.approx(T0 + 0.49, abs=0.011)
     assert limit.opens_at("b", T0) == T0
     limit.ended("a", object(), True)
-    assert limit.opens_at("a", T0) > T0
+    limit.started("a", object(), T0 + 0.5)
+    assert limit.opens_at("a", T0 + 0.5) > T0 + 0.9
 
 
 def test_another_rate_is_that_of_each_name_at_once() -> None:

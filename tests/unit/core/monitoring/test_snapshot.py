@@ -314,3 +314,6 @@ def test_paused_names_are_shown_with_since_when_and_how_many_failed_and_no_text_
     assert a.error.endswith("TooManyFailures")
     assert b == Paused("ConnectionError", 2.0, 58.0, name="b")
     assert paused_names(Watched().engine, T0) == []
+    for breaker in breakers.paused.values():
+        breaker.error = None
+    assert paused_names(driver.engine, T0) == []
