@@ -128,7 +128,7 @@ def an_entry_is_removed_before_the_dead_letter_is_written() -> Mutation:
     return Move, "__init__", reversed_
 
 
-@mutant(features=_ORDERED)
+@mutant(features=_ORDERED, first=30)
 def a_key_does_not_wait_for_what_its_call_produced() -> Mutation:
     return OrderedRetries, "hold", lambda self, entry: None
 
