@@ -13,6 +13,7 @@ from flux.consuming.coordinator.late_joins import LateJoins
 from flux.consuming.coordinator.verdicts import Products
 from flux.consuming.forwarder import ForwardWriter
 from flux.core.engine import Engine, forwards
+from flux.core.engine import partitions as engine_partitions
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.due_times import DueTimes
@@ -273,7 +274,7 @@ def metadata_claims_one_offset_too_many() -> Mutation:
 
 @mutant()
 def metadata_is_not_read() -> Mutation:
-    return Partitions, "_done_above", lambda self, partition, position: []
+    return engine_partitions, "done_above", lambda partition, position, log_events: []
 
 
 @mutant()
