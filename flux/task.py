@@ -129,10 +129,8 @@ class Task(Generic[V]):
     max_metadata: int = MAX_METADATA
     """Characters of a committed offset's metadata; at most the broker's offset.metadata.max.bytes, less one."""
 
-    deserializer: ClassVar[Any] = (
-        None  # bytes or None -> anything; Any, since type checkers take a function for a method
-    )
-    """Decodes `message.value`; when it raises, the record is a dead letter at once, reason `undecodable`."""
+    deserializer: ClassVar[Any] = None  # Any, since type checkers take a function for a method
+    """bytes or None -> anything; when it raises, the record is a dead letter at once, reason `undecodable`."""
     values: Values[V] | None = None
     """Gives deserializer and serializer if these are None; None: the type parameter gives them."""
     serializer: ClassVar[Any] = None

@@ -52,12 +52,11 @@ class Coordinator:
         on_change: Callable[[], None] = lambda: None,
         exclusion: Exclusion | None = None,
     ) -> None:
-        self.policy = policy
-        self.system = system
+        self.policy, self.system = policy, system
         self.hook_dispatch = hook_dispatch or HookDispatch("")
         self.lock = system.condition()
         limits = engines[0].call_limits if engines else CallLimits()
-        self.breaker, self.breakers = limits.breaker, limits.breakers
+        self.breaker = limits.breaker
         """Shared by all engines."""
         self.concurrency_limit = ConcurrencyLimit(policy.concurrency, any(e.stage.role is Role.MAIN for e in engines))
         self.runtimes = [
@@ -82,8 +81,7 @@ class Coordinator:
         self.procedures = Procedures(common, self.verdicts, self.late_joins.needed_locked)
         self.sealing = Sealing(common, self.procedures, self.products, self.ending)
         self.inspection = Inspection(common, self.rebalances.log)
-        self.control = TaskControl(common, limits)
-        self.keys = KeysReading(common)
+        self.control, self.keys = TaskControl(common, limits), KeysReading(common)
         for runtime in self.runtimes:
             runtime.forwarding = Forwarder(
                 runtime.engine,

@@ -82,15 +82,12 @@ class Engine:
         self.topic_propagation = partitions.topic_propagation
         self.settled = retries.settled
         self.unacknowledged = retries.unacknowledged
-        self.written = retries.written
-        self.unwritten = retries.unwritten
-        self.all_written = retries.all_written
+        self.written, self.unwritten, self.all_written = retries.written, retries.unwritten, retries.all_written
         self.left_group = retries.left_group
         self.failures = retries.failures
         self.order, self.key_order = retries.order, key_order
         self.writes = retries.forwards.take
-        self.running = dispatch.running
-        self.checked = dispatch.checked
+        self.running, self.checked = dispatch.running, dispatch.checked
         self.dispatch_mode = dispatch.dispatch_mode
         self.ready = deadlines.ready
         self.begins_at = deadlines.begins_at

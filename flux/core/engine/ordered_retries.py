@@ -39,11 +39,9 @@ class OrderedRetries:
     )  # fmt: skip
 
     def __init__(self, common: Common, view: KeyOrder, forwards: Forwards, close: Callable[[Entry], None]) -> None:
-        self._common = common
-        self._view = view
+        self._common, self._view, self._close = common, view, close
         assert isinstance(common.key_queues, KeyQueues)
         self._key_queues = common.key_queues
-        self._close = close
         self._main = common.stage.role is Role.MAIN
         self.moves = Moves(forwards, close)
         self._steps = OrderSteps(common, self.moves)
@@ -109,10 +107,9 @@ class OrderedRetries:
 
     def _may_call(self, name: KeyName, origin: Origin) -> bool:
         """In the main stage."""
-        view = self._view
-        if name in self.moves or name in self.parked or view.entry(origin) is not None:
+        if name in self.moves or name in self.parked or self._view.entry(origin) is not None:
             return False
-        head = view.head(name)
+        head = self._view.head(name)
         return head is None or head > origin[1]
 
     def _follow(self, entry: Entry, now: float) -> None:
