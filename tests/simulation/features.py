@@ -179,10 +179,19 @@ def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Sc
 
 
 def _kills(scenario: Scenario, rng: random.Random) -> Scenario:
-    """No process vanishes for another reason: otherwise a record that one was calling might be blamed."""
+    """No process vanishes for another reason, nor fails, as its last commit may fail too: otherwise a record that one
+    was calling might be blamed."""
+
+    def survived(outcome: Outcome) -> Outcome:
+        return attrs.evolve(outcome, crash=False)
+
+    def change(record: RecordPlan) -> RecordPlan:
+        outcomes = tuple(map(survived, record.outcomes))
+        return attrs.evolve(record, kills=record.number in numbers, outcomes=outcomes)
+
     numbers = {record.number for record in scenario.records if rng.random() < 0.1}
     numbers |= {rng.choice(scenario.records).number}
-    scenario = _records(scenario, lambda record: attrs.evolve(record, kills=record.number in numbers))
+    scenario = _records(scenario, change)
     events = tuple(event for event in scenario.events if event.kind not in VANISHING)
     settings = {"max_crashes": rng.choice((3, 3, 4, 5)), "max_metadata": 4095}
     return attrs.evolve(_with_settings(scenario, **settings), events=events, dead_too=False)

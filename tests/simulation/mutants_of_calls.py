@@ -9,7 +9,7 @@ import flux.scheduling as scheduling
 from flux.consuming import call_chain as pipeline
 from flux.consuming import call_results
 from flux.core import flux_headers
-from flux.core.engine import Engine, retries
+from flux.core.engine import Engine, next_stage
 from flux.core.engine.batches import Batches
 from flux.core.engine.crashes import Crashes, Mark
 from flux.core.engine.dispatch import Dispatch
@@ -195,7 +195,7 @@ def nothing_is_too_old_for_a_call() -> Mutation:
 
 @mutant(features=("expiry",))
 def a_record_waits_longer_than_its_work_may_take() -> Mutation:
-    return retries, "expires", lambda message, give_up_after, at: False
+    return next_stage, "expires", lambda message, give_up_after, at: False
 
 
 @mutant(features=("expiry",))
