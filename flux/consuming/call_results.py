@@ -77,7 +77,7 @@ def report_batch(
         error = failures.get(message)
         run.index = index
         if error is None:
-            if products.touched:
+            if products.touched and not _is_left_out(message):
                 entry = coordinator.products.parted(runtime, run, message)
                 if entry is not None:
                     done.append((entry, message))
@@ -92,6 +92,16 @@ def report_batch(
     if done:
         coordinator.products.settle(runtime, done, products)
     return None
+
+
+def any_succeeded(messages: Sequence[Message], failures: Mapping[Message, BaseException]) -> bool:
+    """Whether the call of a batch succeeded for one of its records, so that what it has produced leaves."""
+    return any(not (message in failures or _is_left_out(message)) for message in messages)
+
+
+def _is_left_out(message: Message) -> bool:
+    """Whether it is done without a call."""
+    return message.named is not None and message.named.left_out
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -75,7 +75,7 @@ def check_order(truth: Truth, call: Call) -> None:
             continue
         its = epoch.called.get(offset)
         if its is None or its.outcome == "pause":
-            if its is None and (epoch.was_done(offset) or other.replaced or _is_given_up(other)):
+            if other.replaced or (its is None and (epoch.was_done(offset) or _is_given_up(other))):
                 continue
             if copy.stage == 0:
                 its_due = 0

@@ -90,7 +90,8 @@ def check_batch(truth: Truth, calls: list[Call]) -> None:
     now = truth.machine.time
     left_out = [call for call in epoch.calls if call.refused and call.began_at == now]
     # what the metadata has no room for stays behind
-    full = len(calls) + len(left_out) >= settings["max_batch"] or settings["max_metadata"] < 1000
+    void = [copy for copy in truth.by_partition[first.copy.at] if copy.replaced and copy.offset in epoch.came_at]
+    full = len(calls) + len(left_out) + len(void) >= settings["max_batch"] or settings["max_metadata"] < 1000
     is_suspect = len(calls) == 1 and truth.counted["kills"] > 0
     if full or is_suspect or first.process in truth.jumped:
         return

@@ -97,7 +97,7 @@ async def work_batch(
     failures: Mapping[Message, BaseException] = {}
     try:
         failures = await _failures_of(handler, messages)
-        if products.touched and len(failures) < len(messages):
+        if products.touched and results.any_succeeded(messages, failures):
             products.drop(failures)
             await coordinator.products.await_room(products)
     except BaseException as error:  # cancelled while it waited

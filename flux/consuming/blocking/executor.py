@@ -98,7 +98,7 @@ def work_batch(
     failures: Mapping[Message, BaseException] = {}
     try:
         failures = _failures_of(handler, messages)
-        if products.touched and len(failures) < len(messages):
+        if products.touched and results.any_succeeded(messages, failures):
             products.drop(failures)
             coordinator.products.wait_for_room(products)
     except BaseException as error:  # cancelled while it waited

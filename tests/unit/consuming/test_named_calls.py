@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+import flux
 from flux.consuming.awaited import named_calls as awaited_calls
 from flux.consuming.blocking import named_calls as blocking_calls
 from flux.core.engine.verdicts import BatchFailure
 from flux.core.flux_headers import FluxHeaders
 from flux.core.message import Message
 from flux.core.named_work import NamedWork
+from flux.testing import Kit
 from unit.support.engine_support import record
 
 Calling = Callable[[Callable[[Any], Any], Any, bool], Any]
@@ -83,3 +85,34 @@ def test_an_interrupt_in_a_batch_stays_one(calling: Calling) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         calling(call, [of(0), of(1, void=True)], True)
+
+
+class Outputs(flux.Producer):
+    topic = "outputs"
+
+
+class Failing(flux.BatchTask):
+    topic, group_id, retries = "batches", "g", 1
+    max_batch, max_wait = 10, 0.1
+    sizes: ClassVar[list[int]] = []
+
+    def call(self, messages: Sequence[flux.Message]) -> None:
+        self.sizes.append(len(messages))
+        Outputs.produce(b"of a call that fails")
+        raise ValueError
+
+
+class FailingAwaited(Failing):
+    async def call(self, messages: Sequence[flux.Message]) -> None:  # type: ignore[override]
+        super().call(messages)
+
+
+@pytest.mark.parametrize("task", [Failing, FailingAwaited])
+def test_a_batch_that_fails_beside_void_records_produces_nothing(task: type[Failing], flux_kit: Kit) -> None:
+    Failing.sizes.clear()
+    for value in (b"old", b"new"):
+        task.enqueue(value, delay=5, id="a").result(10)
+    flux_kit.run_to_the_end(task)
+    assert Failing.sizes == [1]
+    assert flux_kit.dead_letters(task).values == [b"new"]
+    assert flux_kit.topic("outputs").values == []
