@@ -70,9 +70,9 @@ def policy_of(task: Any, cls: type, batch: OpenBatch | None) -> Policy:
         exactly_once=task.exactly_once,
     )
     try:
-        policy.check()
         for name in ("acknowledge_produced", "hold_produced", "exactly_once"):
             check_switch(name, getattr(task, name))
+        policy.check()
         if task.exactly_once and not (task.acknowledge_produced and task.hold_produced):
             raise ConfigurationError(
                 "exactly_once includes what calls produce: leave acknowledge_produced and hold_produced as they are"

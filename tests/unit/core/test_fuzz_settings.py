@@ -71,6 +71,14 @@ def checked(make: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", BATCH)
+def test_each_setting_refuses_an_object_that_answers_nothing(name: str, batched: bool) -> None:
+    if batched or name in TASK:
+        works(batched, {name: Hostile()})
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
 @settings(max_examples=300, deadline=None)
 @given(st.booleans(), st.data())
 def test_a_task_is_refused_in_one_line_or_works(batched: bool, data: st.DataObject) -> None:
