@@ -117,6 +117,15 @@ def plan_topics(
     return missing, existing
 
 
+def missing_like(admin: AdminPort, configs: Mapping[str, Mapping[str, str]], like: str) -> list[NewTopic]:
+    """Those of flux's own topics, by name with their settings, that do not exist: of one partition, with the replication
+    factor of the topic `like`. Raises BrokerError."""
+    found = admin.topics([*configs, like], REQUEST_TIMEOUT)
+    main = found[like]
+    copies = main.replication_factor if main else -1
+    return [NewTopic(name, 1, copies, config) for name, config in configs.items() if found[name] is None]
+
+
 def config_for(policy: Policy, stage: Stage, main_limit: int) -> dict[str, str]:
     """The settings of a new topic. A retry topic keeps records for twice the longest wait that a call may set, and a
     week more; dead letters are kept for ever."""

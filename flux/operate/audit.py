@@ -18,9 +18,9 @@ from typing import Protocol
 
 import attrs
 
-from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, missing_like
 from flux.core.errors import FluxError
-from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerRecord, System
+from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.core.stage import check_topic
 from flux.operate.reading import read, spans_of
 from flux.operate.writing import TopicWriter
@@ -127,11 +127,9 @@ class TopicAudit:
             yield from _parsed((line for line in lines if line is not None), since_ms)
 
     def _require_topic(self) -> None:
-        found = self._admin.topics([self.name, self._like], REQUEST_TIMEOUT)
-        if found[self.name] is None:
-            like = found[self._like]
-            copies = like.replication_factor if like else -1
-            self._admin.create_topics([NewTopic(self.name, 1, copies, TOPIC_CONFIG)], REQUEST_TIMEOUT)
+        missing = missing_like(self._admin, {self.name: TOPIC_CONFIG}, self._like)
+        if missing:
+            self._admin.create_topics(missing, REQUEST_TIMEOUT)
 
 
 class FileAudit:

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading, missing_like
 from flux.core.control.commands import ENVIRONMENT, SKIP_HOLDS, TOPIC, answers_topic
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.ports import AdminPort, NewTopic, System
+from flux.core.ports import AdminPort, System
 from flux.core.stage import check_topic
 
 _DAY_MS = 24 * 3600 * 1000
@@ -39,10 +39,7 @@ def require_topics(admin: AdminPort, topic: str, like: str, system: System) -> N
     """Creates what is missing, with the replication factor of the topic `like`. Raises BrokerError, and
     ConfigurationError without the right to create."""
     configs = {topic: COMMANDS_CONFIG, answers_topic(topic): ANSWERS_CONFIG}
-    found = admin.topics([*configs, like], REQUEST_TIMEOUT)
-    main = found[like]
-    copies = main.replication_factor if main else -1
-    missing = [NewTopic(name, 1, copies, config) for name, config in configs.items() if found[name] is None]
+    missing = missing_like(admin, configs, like)
     if not missing:
         return
     names = [each.name for each in missing]

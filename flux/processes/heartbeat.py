@@ -16,7 +16,7 @@ from pathlib import Path
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
 from flux.consuming.task_runtime import TaskRuntime
-from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.consuming.topic_setup import REQUEST_TIMEOUT, missing_like
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.monitoring.duties import Duty
 from flux.core.monitoring.report import EVERY, TOPIC, Report, StageReport
@@ -195,21 +195,21 @@ class Channel:
     def _require_topic(self) -> None:
         admin = self._adapter.admin()
         try:
-            found = admin.topics([self._topic, self._like], REQUEST_TIMEOUT)
-            if found[self._topic] is None:
-                like = found[self._like]
-                self._create(admin, like.replication_factor if like else -1)
+            missing = missing_like(admin, {self._topic: TOPIC_CONFIG}, self._like)
+            if missing:
+                _create(admin, missing)
             self._topic_exists = True
         finally:
             admin.close()
 
-    def _create(self, admin: AdminPort, copies: int) -> None:
-        try:
-            admin.create_topics([NewTopic(self._topic, 1, copies, TOPIC_CONFIG)], REQUEST_TIMEOUT)
-        except BrokerError as error:
-            raise BrokerError(
-                f"{error}: create it, with cleanup.policy={TOPIC_CONFIG['cleanup.policy']}", error.fault
-            ) from None
+
+def _create(admin: AdminPort, missing: Sequence[NewTopic]) -> None:
+    try:
+        admin.create_topics(missing, REQUEST_TIMEOUT)
+    except BrokerError as error:
+        raise BrokerError(
+            f"{error}: create it, with cleanup.policy={TOPIC_CONFIG['cleanup.policy']}", error.fault
+        ) from None
 
 
 def memory() -> int | None:
