@@ -23,7 +23,7 @@ from flux.core.errors import FluxError
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.core.stage import check_topic
 from flux.operate.reading import read, spans_of
-from flux.operate.writing import TopicWriter
+from flux.operate.writing import write_all
 from flux.system import SYSTEM
 
 TOPIC = "flux-audit"
@@ -110,13 +110,8 @@ class TopicAudit:
     def write(self, record: AuditRecord) -> None:
         self._require_topic()
         # Not compressed: whoever reads it may use another client, which lacks the library.
-        writing = TopicWriter(self._adapter, self.name, None, self._system, compression="none")
-        try:
-            _, failure = writing.write([ProducerRecord(record.to_json(), record.topic.encode())])
-        finally:
-            writing.close()
-        if failure is not None:
-            raise failure
+        written = [ProducerRecord(record.to_json(), record.topic.encode())]
+        write_all(self._adapter, self.name, written, self._system, compression="none")
 
     def read(self, since_ms: int | None = None) -> Iterator[AuditRecord]:
         if self._admin.topics([self.name], REQUEST_TIMEOUT)[self.name] is None:

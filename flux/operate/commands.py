@@ -21,7 +21,7 @@ from flux.operate.audit import AuditRecord
 from flux.operate.formatting import lasting, many
 from flux.operate.reading import spans_of
 from flux.operate.status.reports import ReceivedReport, read_reports
-from flux.operate.writing import TopicWriter
+from flux.operate.writing import write_all
 from flux.processes.command_topics import commands_topic, explaining_denied, require_topics
 from flux.system import SYSTEM
 
@@ -172,7 +172,8 @@ def give(
     reader = adapter.reader(starts)
     try:
         with explaining_denied(f"to give commands, allow this login WRITE on topic {topic}"):
-            _write(adapter, topic, command, system)
+            written = [ProducerRecord(command.to_json(), command.key)]
+            write_all(adapter, topic, written, system, compression="none")  # any client must be able to read it
         outcome = CommandOutcome(command, addressees)
         deadline = system.monotonic() + wait
         while outcome.silent and system.monotonic() < deadline and not should_stop():
@@ -185,13 +186,3 @@ def give(
         return outcome
     finally:
         reader.close()
-
-
-def _write(adapter: Cluster, topic: str, command: WorkerCommand, system: System) -> None:
-    writing = TopicWriter(adapter, topic, None, system, compression="none")  # any client must be able to read it
-    try:
-        _, failure = writing.write([ProducerRecord(command.to_json(), command.key)])
-    finally:
-        writing.close()
-    if failure is not None:
-        raise failure

@@ -8,12 +8,11 @@ import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.engine.key_order import KeyOrder, Origin, entry_name
-from flux.core.errors import BrokerError
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
 from flux.operate.reading import read, spans_of
-from flux.operate.writing import TopicWriter
+from flux.operate.writing import write_all
 from flux.system import SYSTEM
 
 
@@ -48,11 +47,5 @@ def free(adapter: Cluster, policy: Policy, origins: Sequence[Origin], system: Sy
     """These records hold their keys no more. Raises BrokerError."""
     if policy.retry_order is None or not origins:
         return
-    writing = TopicWriter(adapter, policy.stages.keys_topic, None, system, "none")
-    try:
-        there, failure = writing.write([ProducerRecord(None, entry_name(each), (), 0) for each in origins])
-    finally:
-        writing.close()
-    if there < len(origins):
-        assert isinstance(failure, BrokerError)
-        raise failure
+    removals = [ProducerRecord(None, entry_name(each), (), 0) for each in origins]
+    write_all(adapter, policy.stages.keys_topic, removals, system, compression="none")

@@ -17,6 +17,20 @@ _BATCH = 256 * 1024
 _ROOM = 1.0
 
 
+def write_all(
+    adapter: Cluster, topic: str, records: Sequence[ProducerRecord], system: System, compression: Codec = "best"
+) -> None:
+    """Writes a few records, and nothing more. Raises BrokerError unless all are acknowledged."""
+    writing = TopicWriter(adapter, topic, None, system, compression)
+    try:
+        there, failure = writing.write(records)
+    finally:
+        writing.close()
+    if there < len(records):
+        assert failure is not None
+        raise failure
+
+
 class TopicWriter:
     """Writes to one topic, which accepts batches of `limit` bytes (None: not known)."""
 
