@@ -16,6 +16,7 @@ from flux.consuming.topic_follower import TopicFollower
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.control.commands import CommandAnswer, WorkerCommand, answers_topic
 from flux.core.errors import BrokerError, Fault
+from flux.core.monitoring.report import process_key, process_name
 from flux.core.ports import ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.processes.command_topics import commands_topic, explaining_denied, require_topics
 from flux.processes.controlled_task import ControlledTask
@@ -47,12 +48,12 @@ class WorkerControl:
 
     @property
     def key(self) -> str:
-        return f"{socket.gethostname()}/{os.getpid()}/{self.started}"
+        """That of this process's reports."""
+        return process_key(socket.gethostname(), os.getpid(), self.started).decode()
 
     @property
     def name(self) -> str:
-        number = "" if self.process is None else f" (process {self.process})"
-        return f"{socket.gethostname()} pid {os.getpid()}{number}"
+        return process_name(socket.gethostname(), os.getpid(), self.process)
 
     def readers(self) -> Mapping[str, Callable[[], bool]]:
         """By cluster, what reads the commands that it has: to be called before the tasks start, again while it raises

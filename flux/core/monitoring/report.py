@@ -118,6 +118,16 @@ class StageReport:
     """By partition, the offset below which all is done, where it is not committed yet."""
 
 
+def process_key(host: str, pid: int, started: int) -> bytes:
+    """Unique to each start of a process. `started`: milliseconds since the epoch."""
+    return f"{host}/{pid}/{started}".encode("utf-8", "replace")
+
+
+def process_name(host: str, pid: int, process: int | None) -> str:
+    """For people. `process`: its number with --processes."""
+    return f"{host} pid {pid}" + ("" if process is None else f" (process {process})")
+
+
 @attrs.frozen
 class Report:
     host: str = attrs.field(validator=_TEXT)
@@ -138,12 +148,12 @@ class Report:
     @property
     def key(self) -> bytes:
         """The key of its record: unique to each start of a process."""
-        return f"{self.host}/{self.pid}/{self.started}".encode("utf-8", "replace")
+        return process_key(self.host, self.pid, self.started)
 
     @property
     def name(self) -> str:
         """The process's name in output for people."""
-        return f"{self.host} pid {self.pid}" + ("" if self.process is None else f" (process {self.process})")
+        return process_name(self.host, self.pid, self.process)
 
     def to_json(self) -> bytes:
         return json.dumps({"v": VERSION, **attrs.asdict(self)}, separators=(",", ":")).encode()
