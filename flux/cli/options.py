@@ -133,7 +133,7 @@ def parse_time(text: str) -> int:
     number, unit = text[:-1], text[-1:]
     try:
         if unit in _UNITS:
-            age = timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
+            age = _length(number, unit)
             if age < 0:
                 raise ValueError(text)
             seconds = time.time() - age
@@ -147,10 +147,15 @@ def parse_time(text: str) -> int:
         ) from None
 
 
+def _length(number: str, unit: str) -> float:
+    """Seconds."""
+    return timedelta(**{_UNITS[unit]: float(number)}).total_seconds()
+
+
 def parse_duration(text: str) -> float:
     """Seconds, from a number with a unit: 90s, 10m, 2h, 3d, 1w."""
     try:
-        seconds = timedelta(**{_UNITS[text[-1:]]: float(text[:-1])}).total_seconds()
+        seconds = _length(text[:-1], text[-1:])
     except (KeyError, ValueError, OverflowError):
         seconds = 0.0
     if not seconds > 0:

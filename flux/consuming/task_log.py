@@ -60,7 +60,7 @@ class TaskLog:
         stages, setting = self._policy.stages, self._policy.error_headers
         following = stages.after(stage)
         if following is not None and message.flux_headers.order is not None:
-            following = stages[min(message.attempt, stages.dead)]  # it may have followed another record here
+            following = stages.after_attempts(message.attempt)  # it may have followed another record here
         kind, text, _ = describe(failure, setting)
         trace = text_of(failure.error) if setting == "full" and failure.trace else ""
         level, becomes = logging.ERROR, "becomes a dead letter"

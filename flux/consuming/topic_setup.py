@@ -118,8 +118,8 @@ def plan_topics(
 
 
 def missing_like(admin: AdminPort, configs: Mapping[str, Mapping[str, str]], like: str) -> list[NewTopic]:
-    """Those of flux's own topics, by name with their settings, that do not exist: of one partition, with the replication
-    factor of the topic `like`. Raises BrokerError."""
+    """Those of flux's own topics, by name with their settings, that do not exist: of one partition, with the
+    replication factor of the topic `like`. Raises BrokerError."""
     found = admin.topics([*configs, like], REQUEST_TIMEOUT)
     main = found[like]
     copies = main.replication_factor if main else -1

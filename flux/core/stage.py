@@ -82,6 +82,10 @@ class Stages:
             return None
         return self[self.dead if stage.role is Role.LEFTOVER else stage.number + 1]
 
+    def after_attempts(self, attempts: int) -> Stage:
+        """The stage that a record is forwarded to after so many failed attempts, wherever the last one was made."""
+        return self[min(attempts, self.dead)]
+
     def leftover(self, number: int) -> Stage:
         """The retry stage `number` beyond `retries`, named as when `retries` was higher."""
         return self._retry(number, Role.LEFTOVER)

@@ -86,7 +86,7 @@ class CommandOutcome:
         texts: dict[str, int] = {}
         for answer in self.answers.values():
             texts[answer.text] = texts.get(answer.text, 0) + 1
-        said = [f"{many(count, 'process')}: {text}".replace("processs", "processes") for text, count in texts.items()]
+        said = [f"{many(count, 'process', 'processes')}: {text}" for text, count in texts.items()]
         return "; ".join([*said, *self.problems])
 
 

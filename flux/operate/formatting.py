@@ -22,9 +22,9 @@ def moment(ms: int | None) -> str:
         return str(ms)
 
 
-def many(count: int, one: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{count:,} {one}" + ("" if count == 1 else "s")
+def many(count: int, one: str, more: str = "") -> str:
+    """`1 record`, `2 records`. `more`: a plural that takes more than an s."""
+    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
 
 
 def at_most(count: int, most: bool) -> str:

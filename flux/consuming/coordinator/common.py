@@ -61,6 +61,11 @@ class StageRuntime:
     def __str__(self) -> str:
         return self.engine.stage.topic
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether it has joined its group, or need not yet."""
+        return self.joined or self.dormant
+
     def now_locked(self) -> float:
         """The engine's time. Also sets the engine's epoch."""
         now = self.system.monotonic()

@@ -67,12 +67,7 @@ class Inspection:
 
     def _unjoined_locked(self, runtime: StageRuntime, now: float) -> list[Stall]:
         patience = self._common.policy.stalled_after
-        if (
-            runtime.joined
-            or runtime.left
-            or runtime.dormant
-            or not 0 < patience <= now - max(runtime.began_at, runtime.reported_at)
-        ):
+        if runtime.has_joined or runtime.left or not 0 < patience <= now - max(runtime.began_at, runtime.reported_at):
             return []
         runtime.reported_at = now
         return [Stall(f"{runtime} has waited for an assignment for {now - runtime.began_at:.0f} s")]
@@ -106,7 +101,7 @@ class Inspection:
         return self.read(
             lambda runtime, now: Pulse(
                 str(runtime),
-                runtime.joined or runtime.dormant,
+                runtime.has_joined,
                 runtime.left,
                 waited=now - runtime.began_at,
                 still=0.0 if runtime.dormant else now - runtime.stepped_at,

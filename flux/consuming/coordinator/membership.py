@@ -127,7 +127,7 @@ class Rebalances:
             lost, self._lost = self._lost, {}
             runtimes = self._common.runtimes
             over = all(runtime.left for runtime in runtimes)
-            patience = _TOGETHER if all(runtime.joined or runtime.dormant for runtime in runtimes) else _JOINED
+            patience = _TOGETHER if all(runtime.has_joined for runtime in runtimes) else _JOINED
             waited = self._common.system.monotonic() - self._since
             event, changed = self._event, self._changed if over or not 0 <= waited < patience else {}
             if changed:

@@ -49,7 +49,7 @@ class NextStage:
         kind, text, trace = failure.description or describe(failure, policy.error_headers)
         tried = verdict.move is _NEXT
         if ordered:
-            following = policy.stages[min(message.attempt, policy.stages.dead)]
+            following = policy.stages.after_attempts(message.attempt)
         target = following if tried else self._dead
         wait = common.due_times.wait(target, verdict.after, entry.assignment.jitter)
         reason = "exhausted" if tried and target.role is _DEAD else verdict.reason

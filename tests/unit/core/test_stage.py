@@ -24,6 +24,10 @@ def test_names_are_those_of_the_ruby_library() -> None:
     ]
 
 
+def test_after_as_many_attempts_as_there_are_stages_a_record_is_dead() -> None:
+    assert [STAGES.after_attempts(attempts).number for attempts in (1, 3, 4, 9)] == [1, 3, 4, 4]
+
+
 def test_records_of_the_first_retry_topic_may_have_names() -> None:
     assert [stage.number for stage in STAGES if stage.has_names] == [1]
     none = Stages("T", "G", 0)
