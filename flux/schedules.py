@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,11 +21,10 @@ from flux.core.ports import Cluster, System
 from flux.core.schedules import Schedule, Step, Tick, first_tick, interval, step
 from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.cron import cron_ticks
-from flux.producer import Producer
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike, encode_value
 from flux.producing.scope import CURRENT
-from flux.scheduling import checked_name, delayed_headers, name_of, own_headers
+from flux.scheduling import checked_name, delayed_headers, name_of, own_headers, producer_class
 
 _LONGEST_INTERVAL = 366 * 86_400
 _GRACE = 5.0  # seconds beyond the client's own delivery timeout
@@ -94,17 +92,8 @@ class Ticks:
         self._system = system
         self._values: dict[str, bytes | None] = {}
         options = attrs.evolve(config.current.producer, acks="all")
-        attributes = {
-            "__module__": __name__,
-            "__qualname__": f"{name}.every",
-            "topic": policy.stages[1].topic,
-            "adapter": adapter,
-            "options": options,
-        }
         self._timeout = options.settings.delivery_timeout + _GRACE
-        self._producer: type[Producer] = types.new_class(
-            "Ticks", (Producer,), exec_body=lambda names: names.update(attributes)
-        )
+        self._producer = producer_class(__name__, f"{name}.every", policy.stages[1].topic, adapter, options)
 
     @property
     def scheduled(self) -> list[Schedule]:

@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 
 from flux import config
-from flux.config import ProducerOptions
+from flux.config import AdapterChoice, ProducerOptions
 from flux.core import flux_headers
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
+from flux.core.ports import Cluster
 from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.producer import Producer
 from flux.producing.delivery import Delivery
@@ -138,6 +139,26 @@ def name_of(task: Any) -> str:
     return str((task if isinstance(task, type) else type(task)).__name__)
 
 
+def producer_class(
+    module: str,
+    name: str,
+    topic: str,
+    adapter: AdapterChoice | Cluster,
+    options: ProducerOptions | None,
+    serializer: Callable[[Any], Any] | None = None,
+) -> type[Producer]:
+    """A producer of flux's own. `module` and `name`: as messages show it."""
+    attributes = {
+        "__module__": module,
+        "__qualname__": name,
+        "topic": topic,
+        "adapter": adapter,
+        "options": options,
+        "serializer": None if serializer is None else staticmethod(serializer),
+    }
+    return types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
+
+
 def _producer(
     task: Any, topic: str, options: ProducerOptions | None, serializer: Callable[[Any], Any] | None
 ) -> type[Producer]:
@@ -146,16 +167,8 @@ def _producer(
     producers: dict[str, tuple[tuple[Any, ...], type[Producer]]] = task.__dict__.get("_producers", {})
     known = producers.get(topic)
     if known is None or known[0] != wanted:
+        module = (task if isinstance(task, type) else type(task)).__module__
         name = f"{name_of(task)}.enqueue"
-        attributes = {
-            "__module__": (task if isinstance(task, type) else type(task)).__module__,
-            "__qualname__": name,
-            "topic": topic,
-            "adapter": task.adapter,
-            "options": options,
-            "serializer": None if serializer is None else staticmethod(serializer),
-        }
-        producer: type[Producer] = types.new_class(name, (Producer,), exec_body=lambda names: names.update(attributes))
-        known = wanted, producer
+        known = wanted, producer_class(module, name, topic, task.adapter, options, serializer)
         task._producers = {**producers, topic: known}
     return known[1]
