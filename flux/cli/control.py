@@ -104,8 +104,15 @@ def set_rate(sources: tuple[str, ...], arguments: tuple[str | None, str], **more
 
     The limit is that of each process, or of the whole group with rate_limit_scope = "group".
     """
-    task, rate = arguments
-    _give("set-rate", sources, task, rate=_rate(rate), **more)
+    from flux.core.errors import ConfigurationError
+    from flux.operate.commands import rate_of
+
+    task, text = arguments
+    try:
+        rate = rate_of(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+    _give("set-rate", sources, task, rate=rate, **more)
 
 
 @click.command(
@@ -126,20 +133,6 @@ def restart(sources: tuple[str, ...], task: str | None, **more: Any) -> None:
 
 for _command in (pause, resume, set_rate, restart):
     _command.help = f"{cleandoc(_command.help or '')}\n{_NOTE}"
-
-
-def _rate(text: str) -> float | None:
-    from flux.core.policy import RATES
-
-    if text in ("none", "default"):
-        return 0.0 if text == "none" else None
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not (RATES[0] <= rate <= RATES[1] and rate > 0):
-        raise click.BadParameter(f"{text!r} is no rate: give calls a second, such as 50 or 0.5, none, or default")
-    return rate
 
 
 def _give(

@@ -14,12 +14,14 @@ import attrs
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.control.commands import Action, CommandAnswer, WorkerCommand, answers_topic
 from flux.core.errors import BrokerError, ConfigurationError, Fault
-from flux.core.policy import Policy
+from flux.core.policy import RATES, Policy
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System, TopicPartition
 from flux.core.stage import Stage
+from flux.core.validation import shown
 from flux.operate.audit import AuditRecord
 from flux.operate.formatting import lasting, many
 from flux.operate.reading import spans_of
+from flux.operate.skip import no_stage
 from flux.operate.status.reports import ReceivedReport, read_reports
 from flux.operate.writing import write_all
 from flux.processes.command_topics import commands_topic, explaining_denied, require_topics
@@ -100,6 +102,20 @@ def command_of(policy: Policy, action: Action, by: str, **more: object) -> Worke
         raise ConfigurationError(f"{action.value}: {error.args[0] if error.args else error}") from None
 
 
+def rate_of(text: str) -> float | None:
+    """A rate as people write it, for `WorkerCommand.rate`: calls a second, "none" or "default". Raises
+    ConfigurationError."""
+    if text in ("none", "default"):
+        return 0.0 if text == "none" else None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ConfigurationError(f"{shown(text)} is no rate: give calls a second, such as 50 or 0.5, none, or default")
+    return rate
+
+
 def audit_record(command: WorkerCommand, task: str, now_ms: int) -> AuditRecord:
     details: dict[str, object] = {
         "stage": command.stage,
@@ -125,6 +141,8 @@ def find_addressees(
     right."""
     names = admin.topic_names(REQUEST_TIMEOUT)
     stages = [each for each in [*policy.stages, *policy.stages.leftovers(names)] if stage in (None, each.number)]
+    if stage is not None and not stages:
+        raise ConfigurationError(no_stage(policy.stages, stage))
     with explaining_denied(f"to find the workers, allow this login READ on topic {report_topic}"):
         reports = read_reports(adapter, admin, report_topic, system) or []
     members = {each: _members(admin, each) for each in stages}

@@ -23,7 +23,7 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault, FluxError
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System, TopicPartition
-from flux.core.stage import Stage
+from flux.core.stage import Stage, Stages
 from flux.operate.dlq.exchange import line_of
 from flux.operate.formatting import many
 from flux.operate.held_keys import free, origins_of
@@ -64,11 +64,12 @@ def stage_of(policy: Policy, number: int, admin: AdminPort) -> Stage:
     for left in stages.leftovers(admin.topic_names(REQUEST_TIMEOUT)):
         if left.number == number:
             return left
-    raise ConfigurationError(
-        f"there is no stage {number} to skip in: 0 is the main topic, 1 to {stages.retries} are the retries"
-        if stages.retries
-        else f"there is no stage {number} to skip in: 0 is the main topic, and there are no retries"
-    )
+    raise ConfigurationError(no_stage(stages, number))
+
+
+def no_stage(stages: Stages, number: int) -> str:
+    retries = f"1 to {stages.retries} are the retries" if stages.retries else "there are no retries"
+    return f"there is no stage {number}: 0 is the main topic, {'' if stages.retries else 'and '}{retries}"
 
 
 def check_stopped(admin: AdminPort, stage: Stage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from starlette.requests import Request
@@ -11,10 +10,9 @@ from starlette.responses import Response
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core.control.commands import Action, WorkerCommand
 from flux.core.errors import ConfigurationError
-from flux.core.policy import RATES
 from flux.core.text import one_line
 from flux.operate.audit import audited
-from flux.operate.commands import CommandOutcome, audit_record, command_of, find_addressees, give
+from flux.operate.commands import CommandOutcome, audit_record, command_of, find_addressees, give, rate_of
 from flux.operate.skip import plan_skip, stage_of
 from flux.web.page_context import context_of, user_of
 from flux.web.query_parameters import number_of
@@ -47,25 +45,12 @@ def _command(task: WatchedTask, fields: Mapping[str, str], by: str) -> WorkerCom
     if action in (Action.PAUSE, Action.SET_RATE):
         more["seconds"] = _TIMES.get(fields.get("for", ""))
     if action is Action.SET_RATE:
-        more["rate"] = _rate(fields.get("rate", "").strip())
+        more["rate"] = rate_of(fields.get("rate", "").strip() or "default")
     if action is Action.SKIP:
         more |= {name: number_of(fields, name, 0, 2**62) for name in ("partition", "offset")}
         if None in more.values() or not more["why"]:
             raise ConfigurationError("nothing was skipped: name the record, and say why")
     return command_of(task.policy, action, by, **more)
-
-
-def _rate(text: str) -> float | None:
-    """Empty: as the code says. Raises ConfigurationError."""
-    if text in ("", "default"):
-        return None
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not (rate == 0 or RATES[0] <= rate <= RATES[1]):
-        raise ConfigurationError(f"{text!r} is no rate: give calls a second, such as 50 or 0.5; 0: no limit")
-    return rate
 
 
 def _give(task: WatchedTask, command: WorkerCommand) -> tuple[CommandOutcome, list[str]]:

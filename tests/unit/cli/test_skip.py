@@ -80,7 +80,7 @@ def test_machines_get_an_object(skip: Skip) -> None:
         (["Billing", "0:0", "--reason", " "], 2, "--reason is empty"),
         (["Billing", "nowhere", "--reason", "x"], 2, "is not PARTITION:OFFSET"),
         (["Billing", "0:9", "--reason", "x"], 1, "there is no record orders[0]@9"),
-        (["Billing", "0:0", "--stage", "2", "--reason", "x"], 1, "there is no stage 2 to skip in"),
+        (["Billing", "0:0", "--stage", "2", "--reason", "x"], 1, "there is no stage 2: 0 is the main topic"),
     ],
 )
 def test_what_cannot_be_skipped_is_one_line(skip: Skip, args: list[str], code: int, says: str) -> None:

@@ -177,7 +177,7 @@ def test_an_offset_in_a_gap_is_no_record(yard: OperateKit) -> None:
 
 
 def test_stages_that_hold_nothing_are_refused(yard: OperateKit) -> None:
-    with pytest.raises(ConfigurationError, match="no stage 3 to skip in: 0 is the main topic, 1 to 2"):
+    with pytest.raises(ConfigurationError, match="no stage 3: 0 is the main topic, 1 to 2"):
         stage_of(yard.policy, 3, yard.admin)
     yard.broker.create_topic("orders-billing-try-3")
     assert stage_of(yard.policy, 3, yard.admin).topic == "orders-billing-try-3"

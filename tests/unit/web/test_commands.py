@@ -74,7 +74,7 @@ def test_a_worker_that_refuses_or_does_not_answer_is_shown() -> None:
     assert "no answer in time" in text_of(web.post(SEND, {"action": "pause"}, 200).text)
 
 
-@pytest.mark.parametrize(("rate", "means"), [("", None), ("default", None), ("0", 0.0), ("2.5", 2.5)])
+@pytest.mark.parametrize(("rate", "means"), [("", None), ("default", None), ("none", 0.0), ("2.5", 2.5)])
 def test_a_rate_is_given_as_a_number_or_left_to_the_code(rate: str, means: float | None) -> None:
     web = Web()
     web.post(SEND, {"action": "set-rate", "rate": rate, "for": "10m"}, 200)
@@ -89,6 +89,7 @@ def test_a_rate_is_given_as_a_number_or_left_to_the_code(rate: str, means: float
         {"action": "pause", "stage": "x"},
         {"action": "set-rate", "rate": "fast"},
         {"action": "set-rate", "rate": "-1"},
+        {"action": "set-rate", "rate": "0"},
         {"action": "set-rate", "rate": "nan"},
         {"action": "skip", "stage": "0", "partition": "0", "offset": "0"},
         {"action": "skip", "stage": "0", "partition": "0", "why": "bad"},
