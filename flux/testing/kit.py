@@ -11,26 +11,25 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import attrs
-
 from flux import config
 from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
-from flux.core import flux_headers
-from flux.core.engine.offset_tracker import read_metadata
+from flux.core.control.commands import Action
 from flux.core.errors import ConfigurationError
-from flux.core.named_work import NamedWork, Names
 from flux.core.ports import ProducerRecord, ProducerSettings
-from flux.core.stage import Stage
-from flux.core.validation import plain
+from flux.core.validation import Seconds, plain
+from flux.core.validation import seconds as plain_seconds
+from flux.operate.commands import rate_of
 from flux.producer import Producer
 from flux.producing.encoding import HeadersLike, encode, encode_headers
 from flux.producing.registry import PRODUCERS
 from flux.task import Task
 from flux.testing.clusters import Clusters
-from flux.testing.machine import Machine
+from flux.testing.commands import Commands, stage_of
+from flux.testing.machine import Machine, Stuck
 from flux.testing.records import ANYTHING, Records, StoredRecord, describe
-from flux.testing.working import HandlerFailure, Summary, Working, perform, perform_async
+from flux.testing.waiting import WaitingRecord, waiting_records
+from flux.testing.working import HandlerFailure, Life, Summary, Working, in_all, perform, perform_async
 from flux.worker import Worker
 
 AnyTask = type[Task] | Task
@@ -64,21 +63,6 @@ class Clock:
         return f"<Clock {self.datetime.isoformat()}>"
 
 
-@attrs.frozen(repr=False)
-class WaitingRecord:
-    """A record that waits in a retry topic. `due`: seconds since the epoch by the kit's clock; `seconds`: from now
-    (negative: overdue). None for a record that flux did not write, which gets a due time when it is read."""
-
-    record: StoredRecord
-    stage: int
-    due: float | None
-    seconds: float | None
-
-    def __repr__(self) -> str:
-        when = "when it is read" if self.seconds is None else f"in {self.seconds:g} s"
-        return f"stage {self.stage}, due {when}: {self.record!r}"
-
-
 class Kit:
     """Made by `flux.testing.kit` or the fixture `flux_kit`. Used by one thread; other threads may produce.
 
@@ -90,6 +74,7 @@ class Kit:
         self._machine = machine
         self.clock = Clock(machine)
         self.failures: list[HandlerFailure] = []
+        self._commands = Commands(machine)
         self._provided: list[tuple[AnyTask, dict[str, Any]]] = []
 
     # ---- running
@@ -104,20 +89,20 @@ class Kit:
         run delivers the record again. Raises ConfigurationError, BrokerError, and Stuck when there is no progress, or
         after `at_most` calls.
         """
-        return perform(self._working(tasks, stages, at_most, to_the_end=False).life())
+        return perform(self._lives(tasks, stages, at_most, to_the_end=False))
 
     def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
         """`run` until no record waits: whenever all that are left wait, the clock moves to the next due time, or to the
         next attempt in a pause."""
-        return perform(self._working(tasks, stages, at_most, to_the_end=True).life())
+        return perform(self._lives(tasks, stages, at_most, to_the_end=True))
 
     async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
         """`run` in the running event loop, for tests that are coroutines."""
-        return await perform_async(self._working(tasks, stages, at_most, to_the_end=False).life())
+        return await perform_async(self._lives(tasks, stages, at_most, to_the_end=False))
 
     async def arun_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
         """`run_to_the_end` in the running event loop."""
-        return await perform_async(self._working(tasks, stages, at_most, to_the_end=True).life())
+        return await perform_async(self._lives(tasks, stages, at_most, to_the_end=True))
 
     def provide(self, task: AnyTask, **attributes: Any) -> None:
         """From now on, runs of the task give it these attributes in place of entering its `resources`; `setup` and
@@ -127,15 +112,51 @@ class Kit:
             raise ConfigurationError(f"{cls.__name__} has no resources")
         self._provided.append((task, attributes))
 
+    def _lives(self, tasks: tuple[AnyTask, ...], stages: str | None, at_most: int, to_the_end: bool) -> Life:
+        """One, and another one after each `restart`."""
+        summaries: list[Summary] = []
+        while len(summaries) < at_most:
+            working = self._working(tasks, stages, at_most, to_the_end)
+            summaries.append((yield from working.life()))
+            if not working.commanded.restarts:
+                return in_all(summaries)
+        raise Stuck(f"more than {at_most} restarts in one run")
+
     def _working(self, tasks: tuple[AnyTask, ...], stages: str | None, at_most: int, to_the_end: bool) -> Working:
-        worker = Worker(*tasks, stages=stages, system=self._machine)
-        for job in worker.jobs:
+        jobs = Worker(*tasks, stages=stages, system=self._machine).jobs
+        for job in jobs:
             for task, attributes in self._provided:
                 if job.task is task or (isinstance(task, type) and isinstance(job.task, task)):
                     job.resources.replaced = {**(job.resources.replaced or {}), **attributes}
-        return Working(
-            self._machine, worker.jobs, self._clusters.partitions, self.failures, stages, to_the_end, at_most
-        )
+        commanded, partitions = self._commands.run(jobs), self._clusters.partitions
+        return Working(self._machine, jobs, commanded, partitions, self.failures, stages, to_the_end, at_most)
+
+    # ---- commands, as of operators: for the runs from now on, and at once for one that is going on
+
+    def pause(self, task: AnyTask, *, stage: int | None = None, seconds: Seconds | None = None, why: str = "") -> None:
+        """As `flux pause`: the task, or one stage, starts no calls for so many seconds; None: until `resume`."""
+        self._command(task, Action.PAUSE, stage=stage, seconds=plain_seconds(seconds), why=why)
+
+    def resume(self, task: AnyTask, *, stage: int | None = None) -> None:
+        """As `flux resume`."""
+        self._command(task, Action.RESUME, stage=stage)
+
+    def set_rate(self, task: AnyTask, rate: float | str, *, seconds: Seconds | None = None) -> None:
+        """As `flux set-rate`: calls a second, "none" or "default"."""
+        self._command(task, Action.SET_RATE, rate=rate_of(str(rate)), seconds=plain_seconds(seconds))
+
+    def skip(self, task: AnyTask, record: StoredRecord, *, why: str = "") -> None:
+        """As `flux skip`: this record of a topic of the task becomes a dead letter without a call."""
+        place = {"partition": record.partition, "offset": record.offset}
+        stage = stage_of(task.policy(), record.topic)
+        self._command(task, Action.SKIP, stage=stage, why=why, **place)
+
+    def restart(self, task: AnyTask) -> None:
+        """As `flux restart`, in a call: the run stops its tasks gracefully, and starts them anew."""
+        self._command(task, Action.RESTART)
+
+    def _command(self, task: AnyTask, action: Action, **fields: object) -> None:
+        self._commands.give(self._adapter(task.adapter).cluster, task.policy(), action, **fields)
 
     # ---- producing
 
@@ -182,8 +203,9 @@ class Kit:
     def waiting(self, task: AnyTask) -> list[WaitingRecord]:
         """Records that wait in the retry topics of a task, in due order, without those that were replaced or
         cancelled."""
-        policy, broker = task.policy(), self.broker(task)
-        found = [each for number in range(1, policy.stages.dead) for each in self._open(policy.stages[number], broker)]
+        policy, broker, now = task.policy(), self.broker(task), self._machine.now()
+        stages = [policy.stages[number] for number in range(1, policy.stages.dead)]
+        found = [each for stage in stages for each in waiting_records(stage, broker, now)]
         return sorted(found, key=lambda each: (each.due or 0.0, each.stage))
 
     def assert_produced(
@@ -239,26 +261,6 @@ class Kit:
 
     def _read(self, name: str, broker: Broker) -> Records:
         return Records(f"topic {name}", map(StoredRecord.of, broker.records(name)))
-
-    def _open(self, stage: Stage, broker: Broker) -> list[WaitingRecord]:
-        """What of a retry topic is not done."""
-        committed, now = broker.committed_offsets(stage.group, stage.topic), self._machine.now()
-        names: dict[int, Names] = {}
-        found: list[tuple[WaitingRecord, NamedWork | None]] = []
-        for record in self._read(stage.topic, broker):
-            stored = committed.get(record.partition)
-            before = 0 if stored is None else stored.offset
-            done = [] if stored is None else read_metadata(stored.offset, stored.metadata) or []
-            due = record.header(flux_headers.DUE)
-            at = int(due) / 1000 if due is not None and due.isdecimal() else None
-            named = flux_headers.read(record.headers, stage.number, 0, 0).named if stage.has_names else None
-            if named is not None and record.offset >= before:
-                names.setdefault(record.partition, Names()).arrived(named, record.offset, int((at or 0) * 1000))
-            if record.offset >= before and not any(start <= record.offset < end for start, end in done):
-                found.append(
-                    (WaitingRecord(record, stage.number, at, None if at is None else round(at - now, 3)), named)
-                )
-        return [each for each, named in found if named is None or not named.void]
 
 
 @contextmanager

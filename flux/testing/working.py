@@ -31,6 +31,7 @@ from flux.core.ports import NewTopic
 from flux.producing.registry import PRODUCERS
 from flux.producing.scope import CarryingExecutor
 from flux.system.return_values import is_awaitable, own_failure, own_failures
+from flux.testing.commands import CommandedRun
 from flux.testing.machine import Machine, Stuck
 
 _TICK = 0.001  # seconds: due times are whole milliseconds
@@ -62,6 +63,12 @@ class Summary:
     """Records that wait for their due time at the end."""
 
 
+def in_all(summaries: Sequence[Summary]) -> Summary:
+    """Of runs one after the other."""
+    added = {name: sum(getattr(each, name) for each in summaries) for name in ("done", "failed", "retried", "dead")}
+    return Summary(**added, waiting=summaries[-1].waiting)
+
+
 @attrs.frozen(repr=False)
 class HandlerFailure:
     """A call that raised."""
@@ -81,6 +88,7 @@ class Working:
 
     machine: Machine
     jobs: Sequence[TaskRuntime]
+    commanded: CommandedRun
     partitions: int
     failures: list[HandlerFailure]
     stages: str | None
@@ -97,6 +105,7 @@ class Working:
             raise ConfigurationError("a task with schedules has no end: move the clock, and use run")
         try:
             self._prepare()
+            self.commanded.start()
             for job in self.jobs:
                 yield job.setup
             yield from self._work_all()
@@ -111,6 +120,7 @@ class Working:
         else:
             self._leave()
         finally:
+            self.commanded.end()
             try:
                 for job in self.jobs:
                     yield job.close
@@ -142,10 +152,13 @@ class Working:
     def _work_all(self) -> Generator[Step, Any, None]:
         machine = self.machine
         while True:
+            self.commanded.apply()
             PRODUCERS.deliver_all()
             if (yield from self._round()):
                 machine.progressed()
                 continue
+            if self.commanded.restarts:
+                return
             now = machine.monotonic()
             engines = [loop.runtime.engine for _, _, loop in self._loops]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
@@ -154,10 +167,19 @@ class Working:
             soon = not paused and any(engine.begins_at(now) is not None for engine in engines)
             if soon or any(engine.open_forwards or engine.ready(now) or not engine.quiet for engine in engines):
                 machine.sleep(min(left, _STEP))
-            elif self.to_the_end and (paused or any(engine.waiting for engine in engines)):
-                machine.advance(left)
+            elif self.to_the_end and (ends := self._ends(left)):
+                machine.advance(min(ends))
             else:
                 return
+
+    def _ends(self, left: float) -> list[float]:
+        """Seconds until something ends that holds records back; none: nothing will. `left`: until a stage acts."""
+        ends = [at - self.machine.now() for at in self.commanded.ends_at()]
+        engines = [loop.runtime.engine for _, _, loop in self._loops]
+        free = [engine for engine in engines if engine.stage.number not in engine.call_limits.held]
+        if any(engine.waiting or engine.call_limits.paused for engine in free):
+            ends.append(left)
+        return ends
 
     def _round(self) -> Generator[Step, Any, bool]:
         """Every stage polls once and processes what is due. Returns whether there was progress."""
