@@ -68,8 +68,10 @@ def stage_of(policy: Policy, number: int, admin: AdminPort) -> Stage:
 
 
 def no_stage(stages: Stages, number: int) -> str:
-    retries = f"1 to {stages.retries} are the retries" if stages.retries else "there are no retries"
-    return f"there is no stage {number}: 0 is the main topic, {'' if stages.retries else 'and '}{retries}"
+    retries = {0: "and there are no retries", 1: "1 is the retry"}
+    return f"there is no stage {number}: 0 is the main topic, " + retries.get(
+        stages.retries, f"1 to {stages.retries} are the retries"
+    )
 
 
 def check_stopped(admin: AdminPort, stage: Stage) -> None:

@@ -130,7 +130,7 @@ def test_a_time_without_a_unit_or_sense_is_wrong_usage(commands: Commands, time_
 def test_a_stage_that_does_not_exist_is_refused(commands: Commands) -> None:
     done = commands("pause", "--stage", "9")
     assert done.exit_code == 1
-    assert only_line(done.stderr) == "there is no stage 9: 0 is the main topic, 1 to 1 are the retries"
+    assert only_line(done.stderr) == "flux: there is no stage 9: 0 is the main topic, 1 is the retry"
 
 
 def test_a_restart_ends_the_worker_to_be_started_again(commands: Commands) -> None:
