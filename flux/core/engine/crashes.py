@@ -137,7 +137,8 @@ class Crashes:
     def ends(self) -> None:
         """The owner gives the partition up: it is not to blame, and what it found stays."""
         suspected = self.crashes > 0 and (not self.opened or self.mark is not None)
-        self.mark, self.unclear = self._at_rest if suspected else None, False
+        self.unclear = self.naming
+        self.mark = self._at_rest if suspected else None
 
     def settles(self, changes: int, oldest: float, now: float) -> bool:
         """Whether the owner has survived, so that it removes its mark and calls records as usual. `oldest`: when the

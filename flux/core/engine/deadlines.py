@@ -56,10 +56,13 @@ class Deadlines:
 
     def wants_alone(self, now: float) -> bool:
         """Whether its call is, or its next one is to be, the only one of the process: no other run may start."""
-        if self._suspects.calls:
-            return True
+        suspects = self._suspects
+        return bool(suspects.calls or suspects.named) or (suspects.wanted(now) and self.admits(now))
+
+    def admits(self, now: float) -> bool:
+        """Whether a call may start, if there is a record."""
         limits = self._common.call_limits
-        return self._suspects.wanted(now) and not self.blocked and not (limits.limited and not limits.most(now))
+        return not (self.blocked or (limits.limited and not limits.most(now)))
 
     def available(self, now: float) -> int:
         """About how many callers could get a run, without regard to pauses and the rate limit."""
@@ -70,10 +73,7 @@ class Deadlines:
 
     def ready(self, now: float) -> int:
         """About how many callers could get a run from `take` now."""
-        limits = self._common.call_limits
-        if self.blocked or (limits.limited and not limits.most(now)):
-            return 0
-        return self.available(now)
+        return self.available(now) if self.admits(now) else 0
 
     def begins_at(self, now: float) -> float | None:
         """When the next call may start that only waits for time: for the rate limit, the end of a pause, a retry in

@@ -190,7 +190,7 @@ class Engine:
         assignments, blocked = self._partitions.assignments, self.unacknowledged.blocked
         self._outages.relieve(assignments.values(), now)
         pause, resume, patient = self._work.pauses(assignments, self.open_forwards > 0, now, blocked)
-        self._suspects.turn(now)
+        self._suspects.turn(self._deadlines.admits(now), now)
         return Turn(
             pause=tuple(pause),
             resume=tuple(resume),

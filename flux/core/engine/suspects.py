@@ -55,9 +55,13 @@ class Suspects:
         if crashes.opened and not crashes.unclear:
             self._partitions.suspicious.pop(assignment, None)
 
-    def turn(self, now: float) -> None:
-        """The poll loop's next turn: what it commits may let further records be called."""
+    def turn(self, admitted: bool, now: float) -> None:
+        """The poll loop's next turn: what it commits may let further records be called. `admitted`: the stage may
+        start a call."""
         for assignment in self._partitions.suspicious:
+            if assignment.crashes.naming and not self._running and not (admitted and self._may_begin(assignment)):
+                assignment.crashes.rest()  # other stages may call records that end the process
+                self._common.commits.soon(now)
             if not self._common.begins(assignment):
                 continue
             if assignment.crashes.careful and self._is_cleared(assignment, now):
@@ -89,6 +93,12 @@ class Suspects:
         """Number of records that are called alone now."""
         return len(self._running)
 
+    @property
+    def named(self) -> bool:
+        """Whether a record is named. Other stages may call none until a commit has withdrawn its name: it would be
+        blamed if one of theirs ended the process."""
+        return any(assignment.crashes.naming for assignment in self._partitions.suspicious)
+
     def wanted(self, now: float) -> bool:
         """Whether a record is to be called alone, or was and is still named by the last commit."""
         if not self._partitions.suspicious:
@@ -98,6 +108,8 @@ class Suspects:
     def unclear(self) -> bool:
         """Whether the last commit accuses a record or a process that is not at work, and the next one, which is due,
         clears it. If this process vanished meanwhile, one crash too many would be counted."""
+        if self._common.stopping:
+            return False
         return any(assignment.crashes.unclear for assignment in self._partitions.suspicious)
 
     @property

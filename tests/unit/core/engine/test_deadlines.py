@@ -298,7 +298,9 @@ def test_a_stage_whose_rate_is_used_up_keeps_nobody_waiting_for_a_call_alone_but
     run = driver.take()
     assert driver.engine.wants_alone(driver.now)
     driver.work(run)
-    driver.commit(0)
+    offsets = driver.turn().commit
+    assert offsets
+    driver.engine.committed(offsets, None, driver.now)
     assert not driver.engine.wants_alone(driver.now)
     driver.now += 10.0
     assert driver.engine.wants_alone(driver.now)

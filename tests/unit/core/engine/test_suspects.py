@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
 
 from flux.core.backoff import Waits
+from flux.core.control.standing import Hold
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.crashes import SETTLED, Mark
 from flux.core.engine.offset_tracker import OffsetTracker, read_mark, read_metadata
@@ -18,6 +21,7 @@ from flux.core.ports import CommittedOffset
 from unit.support.engine_support import AWAY, DAY, Driver, message_at
 
 IN_DOUBT = Mark(1, None, 4)
+Change = Callable[[Driver], None]
 
 
 @attrs.define
@@ -460,6 +464,98 @@ def test_a_record_that_is_named_is_called_before_one_of_another_partition_is_nam
 
 def mark_of(driver: Driver, partition: int) -> Mark | None:
     return read_mark(*driver.commit(0)[partition])
+
+
+def _hold(driver: Driver) -> None:
+    driver.engine.call_limits.held[0] = Hold("ada", "", 0.0, math.inf)
+
+
+def _resume(driver: Driver) -> None:
+    driver.engine.call_limits.held.clear()
+
+
+def _find_outage(driver: Driver) -> None:
+    driver.engine.call_limits.breaker.pause(None, Pause(), 5.0, 0.0, driver.now)
+
+
+def _wait(driver: Driver) -> None:
+    driver.now += 10.0
+
+
+CLOSED = pytest.mark.parametrize(("close", "open_again"), [(_hold, _resume), (_find_outage, _wait)])
+
+
+@CLOSED
+def test_a_record_is_not_named_any_more_once_it_may_not_be_called(close: Change, open_again: Change) -> None:
+    driver = careful(IN_DOUBT)
+    driver.poll(1)
+    clear(driver)
+    assert driver.nothing_to_take()
+    assert mark(driver) == Mark(2, 1, 4)
+    close(driver)
+    assert driver.engine.wants_alone(driver.now)  # it would be blamed for calls of other stages
+    assert driver.nothing_to_take()
+    offsets = driver.turn().commit
+    assert offsets
+    assert driver.engine.unclear()
+    driver.engine.committed(offsets, None, driver.now)
+    assert read_mark(*offsets[driver.p0]) == Mark(2, None, 4, True)
+    assert not driver.engine.wants_alone(driver.now)
+    assert not driver.engine.unclear()
+    open_again(driver)
+    assert driver.nothing_to_take()
+    assert mark(driver) == Mark(2, 1, 4)
+    assert driver.work(driver.take()) == [1]
+
+
+@CLOSED
+def test_a_record_that_is_named_by_no_commit_yet_is_not_named_by_the_next_one(
+    close: Change, open_again: Change
+) -> None:
+    driver = careful(IN_DOUBT)
+    driver.poll(1)
+    clear(driver)
+    assert driver.nothing_to_take()
+    close(driver)
+    assert driver.engine.wants_alone(driver.now)
+    assert commit(driver) is None
+    assert not driver.engine.wants_alone(driver.now)
+    open_again(driver)
+    assert driver.nothing_to_take()
+    assert mark(driver) == Mark(2, 1, 4)
+
+
+def test_the_next_record_is_not_named_while_the_rate_is_used_up() -> None:
+    driver = careful(IN_DOUBT, rate_limit=0.1)
+    driver.poll(1, 2)
+    clear(driver)
+    assert driver.nothing_to_take()
+    assert commit(driver) == Mark(2, 1, 4)
+    run = driver.take()
+    assert commit(driver) is None  # it is at work
+    driver.work(run)
+    assert driver.engine.unclear()
+    assert commit(driver) == Mark(2, None, 4, True)
+    assert not driver.engine.wants_alone(driver.now)
+    driver.now += 10.0
+    assert driver.nothing_to_take()
+    assert commit(driver) == Mark(2, 2, 4)
+    assert driver.work(driver.take()) == [2]
+
+
+def test_a_partition_is_revoked_with_a_record_that_is_named_and_nothing_is_called_until_that_is_committed() -> None:
+    driver = careful(IN_DOUBT)
+    driver.poll(1)
+    clear(driver)
+    assert driver.nothing_to_take()
+    assert mark(driver) == Mark(2, 1, 4)
+    driver.engine.revoking([driver.p0])
+    assert driver.engine.unclear()
+    offsets = driver.engine.commit(driver.now, [driver.p0], at_once=True)
+    assert offsets
+    assert read_mark(*offsets[driver.p0]) == Mark(2, None, 4, True)
+    driver.engine.committed(offsets, None, driver.now)
+    assert not driver.engine.unclear()
 
 
 def test_nothing_is_named_while_a_record_is_in_flight_or_the_commit_that_names_it() -> None:
