@@ -33,6 +33,7 @@ from flux.function_tasks import task
 from flux.producer import Producer
 from flux.producing.delivery import Delivery, RecordMetadata
 from flux.producing.scope import carry, producing
+from flux.scheduling import cancel
 from flux.task import BatchTask, Task
 from flux.worker import Worker
 
@@ -67,6 +68,7 @@ __all__ = [
     "WorkerFailed",
     "__version__",
     "adapter_from_url",
+    "cancel",
     "carry",
     "configure",
     "producing",

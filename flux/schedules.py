@@ -11,6 +11,7 @@ import attrs
 
 from flux import config
 from flux.core import flux_headers
+from flux.core.delayed_work import checked_name, delayed_headers
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import brief
 from flux.core.errors import BrokerError, ConfigurationError, DeliveryError
@@ -24,7 +25,7 @@ from flux.cron import cron_ticks
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike, encode_value
 from flux.producing.scope import CURRENT
-from flux.scheduling import checked_name, delayed_headers, name_of, own_headers, producer_class
+from flux.scheduling import name_of, own_headers, producer_class
 
 _LONGEST_INTERVAL = 366 * 86_400
 _GRACE = 5.0  # seconds beyond the client's own delivery timeout

@@ -1,4 +1,4 @@
-"""`Task.enqueue` and `Task.cancel`: write records for a task, to be processed at once, at a given time, or not."""
+"""`Task.enqueue` and `cancel`: write records for a task, to be processed at once, at a given time, or not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 import types
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from flux import config
 from flux.config import AdapterChoice, ProducerOptions
 from flux.core import flux_headers
+from flux.core.delayed_work import checked_name, delayed_headers
 from flux.core.errors import ConfigurationError
 from flux.core.policy import Policy
 from flux.core.ports import Cluster
@@ -22,7 +23,8 @@ from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.producing.registry import PRODUCERS
 
-_LONGEST_NAME = 250
+if TYPE_CHECKING:
+    from flux.task import Task
 
 
 def enqueue(
@@ -48,7 +50,14 @@ def enqueue(
     return _send(task, policy, serializer, "enqueue with a delay", due, value, key, own_headers(headers), name)
 
 
-def cancel(task: Any, policy: Policy, serializer: Callable[[Any], Any] | None, id: str) -> Delivery:
+def cancel(task: type[Task] | Task, id: str) -> Delivery:
+    """The same as `task.cancel(id)`. `task`: its class, or an instance."""
+    if not callable(getattr(task, "cancel", None)) or not hasattr(task, "enqueue"):
+        raise ConfigurationError(f"cancel({shown(task)}, …): give the task's class, then the id")
+    return task.cancel(id)
+
+
+def write_cancellation(task: Any, policy: Policy, serializer: Callable[[Any], Any] | None, id: str) -> Delivery:
     """See `flux.Task.cancel`."""
     due = math.ceil(PRODUCERS.system.now() * 1000)
     name = (flux_headers.CANCELLED, checked_name(id, "id"))
@@ -73,31 +82,6 @@ def _send(
     producer = _producer(task, policy.stages[1].topic, options, serializer)
     all_headers = delayed_headers(policy, headers, due, name)
     return producer.send(value, key=key, headers=all_headers, partition_key=None if name is None else name[1])
-
-
-def delayed_headers(
-    policy: Policy, own: list[tuple[str, Any]], due: int, name: tuple[str, str] | None, tick: int | None = None
-) -> list[tuple[str, Any]]:
-    """The headers of a record for the first retry topic. `due`, `tick`: milliseconds since the epoch."""
-    return [
-        *own,
-        (flux_headers.STAGE, "1"),
-        (flux_headers.ATTEMPTS, "0"),
-        (flux_headers.DUE, str(due)),
-        (flux_headers.GROUP, policy.stages.group),
-        (flux_headers.ORIGIN_TIMESTAMP, str(due if tick is None else tick)),  # its age counts from then
-        *(() if tick is None else ((flux_headers.TICK, str(tick)),)),
-        *(() if name is None else (name,)),  # the last one: see `flux_headers`
-    ]
-
-
-def checked_name(name: object, what: str) -> str:
-    """Raises ConfigurationError."""
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
-        raise ConfigurationError(
-            f"{what} = {shown(name)}: give a text of 1 to {_LONGEST_NAME} characters that can be printed"
-        )
-    return str(name)
 
 
 def own_headers(headers: HeadersLike | None) -> list[tuple[str, Any]]:

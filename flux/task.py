@@ -25,7 +25,7 @@ from flux.core.validation import Seconds
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike
 from flux.schedules import ScheduledWork, scheduled_work
-from flux.scheduling import cancel, enqueue
+from flux.scheduling import enqueue, write_cancellation
 from flux.serde.parameters import deserializer_of, serializer_of
 from flux.serde.values import Values
 from flux.task_settings import on_both, policy_of
@@ -215,7 +215,7 @@ class Task(Generic[V]):
         future's `result(timeout)`, and `await`, return when the cancellation is written, or raise DeliveryError.
         Raises ConfigurationError for a task without retries, and an invalid id."""
         policy = self.policy()
-        return cancel(self, policy, serializer_of(self, Task, policy.stages.topic), id)
+        return write_cancellation(self, policy, serializer_of(self, Task, policy.stages.topic), id)
 
     @on_both
     def every(

@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": "Check what a task relies on: topics, settings, permissions, clocks.",
     "status": "Show a task's lag, and what blocks it.",
     "waiting": "List the records that wait in a task's retry topics.",
+    "cancel": "Take back delayed work before it starts.",
     "trace": "Find where a record is now, and where it was.",
     "pause": "Let the workers of a task start no calls.",
     "resume": "Let the workers of a paused task go on.",

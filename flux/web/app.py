@@ -22,7 +22,7 @@ from flux.core.text import one_line
 from flux.web import live
 from flux.web.auth import AuthMiddleware, path_of
 from flux.web.page_context import PageContext, context_of, require
-from flux.web.pages import commands, decisions, jobs, login, outbox, records, tasks, workers
+from flux.web.pages import commands, decisions, jobs, login, outbox, records, tasks, waiting, workers
 from flux.web.pages import dead_letters as dead_letters
 from flux.web.query_parameters import form
 from flux.web.users import UserRole
@@ -41,7 +41,7 @@ READS = {
     "/jobs/{id}": jobs.show,
     "/jobs/{id}/file": jobs.fetch,
     "/tasks/{task}": tasks.show_task,
-    "/tasks/{task}/waiting": tasks.show_waiting,
+    "/tasks/{task}/waiting": waiting.show,
     "/tasks/{task}/dead-letters": dead_letters.show,
     "/tasks/{task}/dead-letters/replay": dead_letters.replay_form,
     "/tasks/{task}/dead-letters/purge": dead_letters.purge_form,
@@ -56,6 +56,7 @@ READS = {
 }
 CHANGES: dict[str, Sent] = {
     "/tasks/{task}/commands": commands.send,
+    "/tasks/{task}/waiting/cancel": waiting.cancel,
     "/tasks/{task}/dead-letters/replay": dead_letters.replay,
     "/tasks/{task}/dead-letters/reject": decisions.reject,
     "/tasks/{task}/dead-letters/{partition:int}/{offset:int}/edit": decisions.edit,

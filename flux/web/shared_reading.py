@@ -37,3 +37,8 @@ class SharedReading(Generic[T]):
             return self._kept[1]
         finally:
             self._lock.release()
+
+    def forget(self) -> None:
+        """The next request reads again."""
+        with self._lock:
+            self._kept = None

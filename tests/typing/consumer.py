@@ -261,6 +261,7 @@ async def enqueue() -> None:
     assert_type(Billing().enqueue({}, delay=60, id="invoice-1"), flux.Delivery)
     assert_type(Billing.cancel("invoice-1"), flux.Delivery)
     assert_type(Billing().cancel("invoice-1"), flux.Delivery)
+    assert_type(flux.cancel(Billing, "invoice-1"), flux.Delivery)
     not_called: tuple[type[Exception], ...] = (flux.Expired, flux.Tombstone)
     unfinished: tuple[type[Exception], ...] = (flux.NotAwaited, flux.SubtaskCancelled)
     print(not_called, unfinished)

@@ -115,6 +115,21 @@ def test_cancelled_work_is_not_called_and_may_be_enqueued_again(flux_kit: Kit) -
     assert task.seen == [b"again"]
 
 
+def test_flux_cancel_is_the_same(flux_kit: Kit) -> None:
+    task = Reminding()
+    for name in ("42", "größer"):
+        task.enqueue(b"cancelled", delay=60, id=name)
+    flux.cancel(Reminding, "42")
+    flux.cancel(task, "größer")
+    assert flux_kit.waiting(task) == []
+
+
+@pytest.mark.parametrize("task", ["Reminding", None, flux.Producer, 42])
+def test_flux_cancel_needs_a_task(task: Any) -> None:
+    with pytest.raises(flux.ConfigurationError, match="give the task's class, then the id"):
+        flux.cancel(task, "42")
+
+
 def test_what_has_started_is_not_cancelled(flux_kit: Kit) -> None:
     class Failing(Reminding):
         retries = 2

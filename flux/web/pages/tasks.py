@@ -1,4 +1,4 @@
-"""All tasks, and of one task: its stages, what waits for a retry, what the doctor finds."""
+"""All tasks, and of one task: its stages, what the doctor finds."""
 
 from __future__ import annotations
 
@@ -84,21 +84,6 @@ async def show_task(request: Request) -> Response:
         range=span,
         no_history=problem,
         max_blockers=MAX_TASK_BLOCKERS,
-    )
-
-
-async def show_waiting(request: Request) -> Response:
-    context = context_of(request)
-    watch = context.watch(request)
-    summary = await context.in_thread(context.waiting[watch.task.slug].get)
-    return context.task_page(
-        request,
-        watch,
-        "waiting",
-        "waiting.html",
-        live="sample",
-        summary=summary,
-        most=max((count for _, count in summary.steps), default=0),
     )
 
 

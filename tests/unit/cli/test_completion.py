@@ -63,7 +63,17 @@ def test_commands_and_options_are_completed(flux_cli: Flux) -> None:
 
 
 DLQ = ["list", "show", "causes", "replay", "purge", "export", "import"]
-WITH_TASKS = ["process", "topics", "doctor", "status", "trace", "skip", "backoff", *(f"dlq {name}" for name in DLQ)]
+WITH_TASKS = [
+    "process",
+    "topics",
+    "doctor",
+    "status",
+    "trace",
+    "skip",
+    "cancel",
+    "backoff",
+    *(f"dlq {name}" for name in DLQ),
+]
 
 
 @pytest.mark.parametrize("command", WITH_TASKS)

@@ -69,10 +69,11 @@ OPTIONS = {
     "status": ["--load", "--adapter", "--json", "--every", "--report-topic"],
     "trace": ["--load", "--adapter", "--json", "--key", "--origin", "--since", "--limit", "--timeout"],
     "skip": ["--load", "--adapter", "--json", "--stage", "--reason", "--by"],
+    "cancel": ["--load", "--adapter", "--json", "--why", "--by"],
     "backoff": ["--load", "--stages"],
     "produce": ["--key-separator", "--header", "--adapter"],
 }
-WITH_TASK = {"process", "topics", "status", "trace", "skip", "backoff"}
+WITH_TASK = {"process", "topics", "status", "trace", "skip", "cancel", "backoff"}
 
 
 @st.composite

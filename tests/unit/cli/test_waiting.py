@@ -10,7 +10,7 @@ from click.testing import Result
 
 from flux.adapters.memory import MemoryAdapter
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition
-from unit.support.cli_support import Flux, flux_cli
+from unit.support.cli_support import Flux, flux_cli, only_line
 
 __all__ = ["flux_cli"]
 
@@ -79,3 +79,25 @@ def test_it_says_that_there_are_more(waiting: Waiting) -> None:
 
 def test_nothing_waits(waiting: Waiting) -> None:
     assert waiting().stdout == "no record waits\n"
+
+
+def test_flux_cancel_takes_back_what_waits_and_writes_down_who_did(waiting: Waiting) -> None:
+    waiting.write(60, ("flux-id", b"meeting-42"), key=b"ada")
+    arguments = ("--load", waiting.file, "--adapter", waiting.cli.url)
+    done = waiting.cli("cancel", *arguments, "meeting-42", "--by", "nora", "--why", "off sick")
+    assert (done.exit_code, done.stdout.rpartition(",")[0]) == (0, "cancelled meeting-42 (key ada)"), done.output
+    assert waiting().stdout == "no record waits\n"
+    *_, action = [json.loads(record.value() or b"") for record in waiting.broker.records("flux-audit")]
+    assert (action["by"], action["action"], action["result"]) == ("nora", "cancel", "cancelled")
+    assert (action["places"], action["details"]) == (["0:0"], {"id": "meeting-42", "why": "off sick"})
+    again = waiting.cli("cancel", *arguments, "meeting-42")
+    assert again.exit_code == 1
+    assert "no work waits with the id 'meeting-42'; flux waiting lists the ids" in only_line(again.stderr)
+    assert "give [TASK] ID" in waiting.cli("cancel", *arguments).stderr
+
+
+def test_flux_cancel_prints_an_object(waiting: Waiting) -> None:
+    waiting.write(60, ("flux-id", b"42"))
+    done = waiting.cli("cancel", "--load", waiting.file, "--adapter", waiting.cli.url, "Billing", "42", "--json")
+    shown = json.loads(done.stdout)
+    assert (shown["id"], shown["topic"], shown["cancelled"]["offset"]) == ("42", RETRY, 0)

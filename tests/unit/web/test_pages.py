@@ -246,7 +246,7 @@ def test_delayed_work_is_listed_with_its_id_and_without_what_it_replaced(web: We
     web.take_sample()
     page = text_of(web.get("/tasks/Billing/waiting"))
     assert "within a minute 1" in page
-    assert "k id r-1 1" in page
+    assert "k id r-1 Cancel it 1" in page
     assert "r-2" not in page
 
 

@@ -122,7 +122,7 @@ def posts(web: Web) -> list[str]:
 
 
 def test_every_post_needs_the_proof_of_its_own_visitor(web: Web) -> None:
-    assert len(posts(web)) == 9
+    assert len(posts(web)) == 10
     other = web.browser()
     other.get("/")
     foreign = web.context.sessions.proof(other.cookies["flux-web"])
