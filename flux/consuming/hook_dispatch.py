@@ -34,6 +34,8 @@ Event = Literal[
     "on_dead_letter",
     "on_pause",
     "on_resume",
+    "on_pause_name",
+    "on_resume_name",
     "on_commit",
     "on_assigned",
     "on_revoked",

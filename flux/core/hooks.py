@@ -99,6 +99,13 @@ class Hooks:
     def on_resume(self, task: str, seconds: float) -> None:
         """The task makes calls again. `seconds`: duration of the whole pause."""
 
+    def on_pause_name(self, task: str, name: str, seconds: float, error: BaseException) -> None:
+        """As `on_pause`, for the calls of one host or tenant alone (`pause_when` with `by`). `error`: why, such as how
+        many of how many calls failed."""
+
+    def on_resume_name(self, task: str, name: str, seconds: float) -> None:
+        """Calls for `name` are made again, or no record of it is here any more. `seconds`: duration of the pause."""
+
     def on_commit(self, where: StageInfo, offsets: Mapping[TopicPartition, int], error: Exception | None) -> None:
         """A commit has succeeded, or failed with `error`."""
 

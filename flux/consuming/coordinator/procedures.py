@@ -65,6 +65,8 @@ class Procedures:
             log_events, news = self._verdicts.news_locked(runtime, now)
         for log_event in log_events:
             self._common.task_log.noticed(runtime.where, log_event, now)
+            if log_event.news is not None:
+                self._verdicts.report_name(log_event.news, now)
         for message, failure, move in news:
             self._verdicts.report(runtime, message, failure, move)
         if not self._common.policy.exactly_once:  # otherwise they are written in transactions

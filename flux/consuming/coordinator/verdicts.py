@@ -16,6 +16,7 @@ from flux.core.engine.verdicts import Move, Undecodable
 from flux.core.error_text import cause_of, error_name
 from flux.core.hooks import CallsReport
 from flux.core.limits.call_limits import CallLimits
+from flux.core.limits.name_limits import NamePaused, NameResumed
 from flux.core.message import Message
 from flux.core.monitoring.stats import Pauses
 from flux.producing.produced import Produced
@@ -98,6 +99,14 @@ class Verdicts:
             return
         common.task_log.paused(error, since, opens - now)
         common.hook_dispatch.notify_task("on_pause", opens - now, error)
+
+    def report_name(self, news: NamePaused | NameResumed, now: float) -> None:
+        """The calls for a name were paused, or go on."""
+        notify = self._common.hook_dispatch.notify_task
+        if isinstance(news, NamePaused):
+            notify("on_pause_name", news.name, news.seconds, news.error)
+        else:
+            notify("on_resume_name", news.name, max(0.0, now - news.since))
 
     def paused(self) -> tuple[bool, Pauses]:
         """Whether calls are paused now, and the number and duration of all pauses, this one included."""

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 import attrs
 
 from flux.core.engine.runs import Run
+from flux.core.limits.name_limits import NamePaused, NameResumed
 from flux.core.message import Message
 from flux.core.ports import CommittedOffset, TopicPartition
 
@@ -24,12 +25,17 @@ class Level(enum.IntEnum):
 @attrs.frozen
 class LogEvent:
     """A log line, and the record or partition that it is about. `kind`: one line of each kind is logged a minute; None:
-    every line."""
+    every line. `news`: what it says, if hooks are notified of that."""
 
     level: Level
     text: str
     about: Message | TopicPartition | None = None
     kind: Hashable = None
+    news: NamePaused | NameResumed | None = None
+
+    @classmethod
+    def of_name(cls, level: Level, news: NamePaused | NameResumed) -> LogEvent:
+        return cls(level, news.text, kind=news.kind, news=news)
 
 
 @attrs.frozen

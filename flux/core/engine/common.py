@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
-from flux.core.engine.commands import Level
 from flux.core.engine.commits import Commits
 from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.held_back import HeldByName
@@ -53,7 +52,7 @@ class Common:
         self.log_events = LogEvents()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
         self.due_times = DueTimes(policy, stage, self.log_events, self.stats)
-        self.held_back = HeldByName(call_limits.by_name, self._log_name) if call_limits.by_name else None
+        self.held_back = HeldByName(call_limits.by_name, self.log_events.append) if call_limits.by_name else None
         """What limits by name hold back; None: there are none."""
         self.key_queues: Queues = (
             KeyQueues(policy.ordering, self.held_back)
@@ -68,9 +67,6 @@ class Common:
     def wall_ms(self, now: float) -> int:
         """The wall clock's time in milliseconds since the epoch."""
         return whole_ms(now + self.epoch)
-
-    def _log_name(self, level: Level, text: str) -> None:
-        self.log_events.add(level, text, kind=("name", text))
 
     def begins(self, assignment: Assignment) -> bool:
         """Whether new calls may start for a partition."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from flux.core.engine.assignment import Assignment
-from flux.core.engine.commands import Level
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.slices import Entry
-from flux.core.error_text import brief
+from flux.core.error_text import brief, error_name
 from flux.core.limits.name_limits import NameLimit, plain_name
 
 _Name = tuple[int, str]
@@ -22,12 +22,12 @@ _Name = tuple[int, str]
 
 
 class HeldByName:
-    """Of one stage. `limits`: shared by all stages. `log`: gets texts to log. A record for which a function that
-    gives names raises has no name."""
+    """Of one stage. `limits`: shared by all stages. `log`: gets what to log. A record for which a function that gives
+    names raises has no name."""
 
     __slots__ = ("_indices", "_limits", "_log", "_may_open", "_opened", "_opens", "_started", "_waiting")
 
-    def __init__(self, limits: Sequence[NameLimit], log: Callable[[Level, str], None]) -> None:
+    def __init__(self, limits: Sequence[NameLimit], log: Callable[[LogEvent], None]) -> None:
         self._limits = limits
         self._log = log
         self._indices = {id(limit): index for index, limit in enumerate(limits)}
@@ -63,7 +63,8 @@ class HeldByName:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._log(Level.ERROR, f"{limit.setting} failed with {brief(error)}: such a record counts for no name")
+            text = f"{limit.setting} failed with {brief(error)}: such a record counts for no name"
+            self._log(LogEvent(Level.ERROR, text, kind=("name", limit.setting, error_name(type(error)))))
             return None
 
     def admits(self, entry: Entry, now: float) -> bool:
@@ -88,6 +89,12 @@ class HeldByName:
             self._look_at(opened, now)
         return entry in self._started
 
+    def set_aside(self, entry: Entry, now: float) -> None:
+        """The call of an entry may not start now for another reason: the next one of its name may."""
+        opened = self._opened.pop(entry, None)
+        if opened is not None:
+            self._look_at(opened, now)
+
     def _wait(self, key: _Name, entry: Entry, first: bool, opens_at: float | None) -> None:
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -110,6 +117,10 @@ class HeldByName:
         if key in self._waiting:
             self._may_open[key] = None
 
+    def waits_for(self, limit: NameLimit, name: str) -> bool:
+        """Whether an entry waits for a limit of a name."""
+        return (self._indices[id(limit)], name) in self._waiting
+
     def ended(self, entry: Entry, called: bool = True) -> None:
         """The call of an entry has ended. `called`: whether it was made."""
         if entry not in self._started:
@@ -119,7 +130,7 @@ class HeldByName:
             if name is not None:
                 news = limit.ended(name, entry, called)
                 if news is not None:
-                    self._log(Level.INFO, news)
+                    self._log(LogEvent.of_name(Level.INFO, news))
 
     def ready(self, now: float) -> int:
         """About how many entries `open` would return."""
@@ -134,10 +145,8 @@ class HeldByName:
         return opens[0][0] if opens else None
 
     def open(self, now: float, most: int) -> list[Entry]:
-        """Takes up to `most` entries that may start now, of a name each; `admits` decides about them."""
-        for key in self._opened.values():  # not asked for then, since the metadata had no room
-            self._look_at(key, now)
-        self._opened.clear()
+        """Takes up to `most` entries that may start now, of a name each; `admits` decides about each, or `set_aside`
+        is called."""
         self._collect(now)
         for key in list(self._may_open)[:most]:
             del self._may_open[key]

@@ -104,6 +104,8 @@ class KeyQueues:
             others = assignment.in_flight + len(assignment.open)
             if not (offset_tracker.admits(entry.end, others) or self._leads_to(entry, offset_tracker.committable)):
                 self._aside.append(entry)
+                if held_back is not None:
+                    held_back.set_aside(entry, now)
             elif held_back is None or held_back.admits(entry, now):
                 assignment.in_flight += 1
                 taken.append(entry)

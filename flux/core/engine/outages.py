@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flux.core.engine.assignment import Assignment, Phase
-from flux.core.engine.commands import Level
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.common import Common
 from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import Failure
@@ -52,8 +52,9 @@ class Outages:
                 held_back.ended(entry, called=False)
             else:
                 name = held_back.names(entry)[limits.by_name.index(limits.breakers)]
-                if name is not None:
-                    return self._found_by_name(name, run, entry, failure, now)
+                move = None if name is None else self._found_by_name(name, run, entry, failure, now)
+                if move is not None:
+                    return move
         if verdict.move is Move.PAUSE:
             return Move.PAUSE
         if called and limits.is_outage(run, message, failure.error, now, self._dispatch.settle_all):
@@ -64,19 +65,24 @@ class Outages:
         breakers, verdict = self._common.call_limits.breakers, self._retries.verdict(failure)
         assert breakers is not None
         self._dispatch.settle_all()
-        pauses = verdict.move is Move.PAUSE
-        if not pauses and not breakers.is_outage(name, entry, entry.message.delivery_id, failure.error, now):
+        pauses, record = verdict.move is Move.PAUSE, entry.message.delivery_id
+        if not (breakers.counts(name) if pauses else breakers.is_outage(name, entry, record, failure.error, now)):
             return None
         seconds, drawn = verdict.after if pauses else None, entry.assignment.jitter / JITTERS
         news = breakers.pause(name, entry, failure.error, seconds, drawn, now)
         if news is not None:
-            self._common.log_events.add(Level.WARNING, news, kind=("paused", name))
+            self._common.log_events.append(LogEvent.of_name(Level.WARNING, news))
         return Move.HOLD
 
     def relieve(self, assignments: Iterable[Assignment], now: float) -> None:
-        """Moves records of paused names on, of partitions that are full of records."""
+        """Moves records of paused names on, of partitions that are full of records; and forgets names without
+        records."""
         breakers, held_back = self._common.call_limits.breakers, self._common.held_back
-        if not self._moves or breakers is None or held_back is None:
+        if breakers is None or held_back is None:
+            return
+        for news in breakers.forget(now):
+            self._common.log_events.append(LogEvent.of_name(Level.INFO, news))
+        if not self._moves:
             return
         full = [a for a in assignments if a.phase is Phase.WORKING and not self._dispatch.work.may_split(a)]
         for name, breaker in breakers.paused.items() if full else ():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import attrs
 
 from flux.core.error_text import brief
-from flux.core.limits.circuit_breaker import CircuitBreaker
+from flux.core.limits.circuit_breaker import LONGEST_PAUSE, CircuitBreaker
 from flux.core.limits.failure_rate import FailureCount, FailureRate
-from flux.core.limits.name_limits import NameOf, Watcher
+from flux.core.limits.name_limits import NameOf, NamePaused, NameResumed, Watcher
 
 MOST_NAMES = 1_000
-"""Names whose failures are counted; of more, those that failed last."""
+"""Names whose failures are counted: those that are paused, and those that failed last."""
 
 
 def found_outage(
@@ -36,7 +36,7 @@ class _Name:
 class BreakersByName:
     """Of a task in this process. A call is an object that is the same from its start to its end."""
 
-    __slots__ = ("_failed", "_names", "_rate", "name_of", "watchers")
+    __slots__ = ("_failed", "_look_at", "_names", "_paused", "_rate", "name_of", "watchers")
     setting = "pause_when"
 
     def __init__(self, rate: FailureRate, name_of: NameOf) -> None:
@@ -44,75 +44,99 @@ class BreakersByName:
         self.watchers: list[Watcher] = []
         self._rate = rate
         self._names: dict[str, _Name] = {}
-        """Names with a failure, the last one last."""
+        """Names with a failure and without a pause, the last one last."""
+        self._paused: dict[str, _Name] = {}
         self._failed: object = None
         """The call that has failed last: its end is counted already."""
+        self._look_at = 0.0
+        """When `forget` looks again."""
 
     def __len__(self) -> int:
         """Number of names in memory."""
-        return len(self._names)
+        return len(self._names) + len(self._paused)
 
     @property
     def paused(self) -> dict[str, CircuitBreaker]:
-        return {name: each.breaker for name, each in self._names.items() if each.breaker.paused}
+        return {name: each.breaker for name, each in self._paused.items()}
 
     def opens_at(self, name: str, now: float) -> float | None:
-        each = self._names.get(name)
+        each = self._paused.get(name)
         return now if each is None else each.breaker.opens_at(now)
 
     def started(self, name: str, call: object, now: float) -> None:
-        each = self._names.get(name)
+        each = self._paused.get(name)
         if each is not None:
             each.breaker.started(call)
 
-    def ended(self, name: str, call: object, called: bool) -> str | None:
-        each = self._names.get(name)
+    def ended(self, name: str, call: object, called: bool) -> NameResumed | None:
+        each = self._paused.get(name) or self._names.get(name)
         if each is None:
             return None
         failed, self._failed = call is self._failed, None
         if called and not failed:
             each.count.succeeded(1)
-        probed, resumed = each.breaker.is_probe(call), each.breaker.ended(call, called)
-        if probed:
-            self._changed(name)  # another call may probe, or all may start
-        if not resumed:
+        probed, since = each.breaker.is_probe(call), each.breaker.since
+        if not each.breaker.ended(call, called) or since is None:
+            if probed:
+                self._changed(name)  # another call may probe
             return None
+        self._names[name] = self._paused.pop(name)
         each.count.resumed()
-        return f"calls for {name!r} go on"
+        self._changed(name)
+        return NameResumed(name, since, len(self._paused))
+
+    def counts(self, name: str) -> bool:
+        """Whether failures of a name are counted from now on. False: so many others are paused that there is no
+        room."""
+        return self._of(name) is not None
 
     def is_outage(self, name: str, call: object, record: str, error: BaseException, now: float) -> bool:
         """`call` failed: whether by an outage of its name. `record`: identifies the record."""
-        each = self._names.pop(name, None)
+        each = self._of(name)
         if each is None:
-            if len(self._names) >= MOST_NAMES and not self._forget_one():
-                return False
-            each = _Name(FailureCount(self._rate))
-        self._names[name] = each
+            return False
         self._failed = call
         return found_outage(each.breaker, each.count, call, record, error, now)
 
     def pause(
         self, name: str, call: object, error: BaseException, seconds: float | None, drawn: float, now: float
-    ) -> str | None:
-        """`call` found an outage of its name, as `CircuitBreaker.pause`. Returns what to log, if that is news."""
-        each = self._names.get(name)
+    ) -> NamePaused | None:
+        """`call` found an outage of its name, which is counted, as `CircuitBreaker.pause`. None: that is no news."""
+        each = self._paused.get(name)
         if each is None:
-            each = self._names[name] = _Name(FailureCount(self._rate))
+            each = self._paused[name] = self._names.pop(name)
         reason = each.count.reason(brief(error)) if each.count.paused else error
         news = each.breaker.pause(call, reason, seconds, drawn, now)
         self._changed(name)
         opens = each.breaker.opens_at(now)
-        if not news or opens is None:
-            return None
-        return f"calls for {name!r} are paused, others go on; the next one in {opens - now:.1f} s: {brief(reason)}"
+        return NamePaused(name, opens - now, reason, len(self._paused) - 1) if news and opens is not None else None
 
-    def _forget_one(self) -> bool:
-        """Makes room for another name."""
-        for name, each in self._names.items():
-            if not each.breaker.paused:
-                del self._names[name]
-                return True
-        return False
+    def forget(self, now: float) -> list[NameResumed]:
+        """Ends the pauses of names of which no record is here any more, from time to time."""
+        if now < self._look_at:
+            return []
+        self._look_at = now + LONGEST_PAUSE
+        forgotten = [name for name, each in self._paused.items() if self._is_left(name, each.breaker, now)]
+        return [NameResumed(name, self._paused.pop(name).breaker.since or now) for name in forgotten]
+
+    def _is_left(self, name: str, breaker: CircuitBreaker, now: float) -> bool:
+        opens = breaker.opens_at(now)
+        return opens is not None and opens <= now and not any(each.waits_for(self, name) for each in self.watchers)
+
+    def _of(self, name: str) -> _Name | None:
+        """Makes room for a name; None: there is none."""
+        each = self._paused.get(name)
+        if each is not None:
+            return each
+        each = self._names.pop(name, None)
+        if each is None:
+            if len(self) >= MOST_NAMES:
+                if not self._names:
+                    return None
+                del self._names[next(iter(self._names))]
+            each = _Name(FailureCount(self._rate))
+        self._names[name] = each
+        return each
 
     def _changed(self, name: str) -> None:
         for watcher in self.watchers:

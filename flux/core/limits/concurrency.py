@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flux.core.limits.name_limits import NameOf, Watcher
+from flux.core.limits.name_limits import NameOf, NameResumed, Watcher
 
 
 class ConcurrencyLimit:
@@ -86,7 +86,7 @@ class ConcurrencyByName:
     def started(self, name: str, call: object, now: float) -> None:
         self._calls[name] = self._calls.get(name, 0) + 1
 
-    def ended(self, name: str, call: object, called: bool) -> str | None:
+    def ended(self, name: str, call: object, called: bool) -> NameResumed | None:
         left = self._calls[name] = self._calls[name] - 1
         if not left:
             del self._calls[name]

@@ -6,9 +6,12 @@ A record that such a limit holds back lets records of other names pass; records 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+import attrs
+
+from flux.core.error_text import brief
 from flux.core.errors import ConfigurationError
 from flux.core.message import Message
 from flux.core.validation import shown
@@ -17,12 +20,56 @@ NameOf = Callable[[Message[Any]], str | bytes | None]
 """The name for a record, whose value is bytes; None: the limit does not count it."""
 LONGEST_NAME = 200
 """Characters of a name; what is longer is cut."""
+_MANY = 20
+"""From so many paused names on, they share one kind of log line."""
+
+
+@attrs.frozen
+class NamePaused:
+    """An outage pauses the calls for a name. `seconds`: until one of its records is tried; `others`: number of names
+    that are paused besides."""
+
+    name: str
+    seconds: float
+    error: BaseException
+    others: int = 0
+
+    @property
+    def text(self) -> str:
+        next_in = f"the next one in {self.seconds:.1f} s"
+        return f"calls for {self.name!r} are paused, others go on; {next_in}: {brief(self.error)}"
+
+    @property
+    def kind(self) -> Hashable:
+        """Of its log line."""
+        return "paused", self.name if self.others < _MANY else None
+
+
+@attrs.frozen
+class NameResumed:
+    """Calls for a name go on. `since`: when they were paused, by the engine's clock; `others`: see `NamePaused`."""
+
+    name: str
+    since: float
+    others: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"calls for {self.name!r} go on"
+
+    @property
+    def kind(self) -> Hashable:
+        """Of its log line."""
+        return "resumed", self.name if self.others < _MANY else None
 
 
 class Watcher(Protocol):
     """Looks again at a name whose limit has changed."""
 
     def freed(self, limit: NameLimit, name: str) -> None: ...
+    def waits_for(self, limit: NameLimit, name: str) -> bool:
+        """Whether a record waits for it."""
+        ...
 
 
 class NameLimit(Protocol):
@@ -38,8 +85,8 @@ class NameLimit(Protocol):
         ...
 
     def started(self, name: str, call: object, now: float) -> None: ...
-    def ended(self, name: str, call: object, called: bool) -> str | None:
-        """`called`: whether the call was made. Returns what to log."""
+    def ended(self, name: str, call: object, called: bool) -> NameResumed | None:
+        """`called`: whether the call was made. Returns whether that ends a pause."""
         ...
 
 
@@ -54,7 +101,7 @@ def plain_name(name: str | bytes | None) -> str | None:
     if name is None:
         return None
     if isinstance(name, bytes):
-        name = name.decode("utf-8", "replace")
+        name = name[: 4 * LONGEST_NAME].decode("utf-8", "replace")
     if not isinstance(name, str):
         raise TypeError(f"gave {type(name).__name__}: make it return str, bytes or None")
     return str(name[:LONGEST_NAME])

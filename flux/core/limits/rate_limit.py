@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flux.core.limits.name_limits import NameOf, Watcher
+from flux.core.limits.name_limits import NameOf, NameResumed, Watcher
 
 UNBOUNDED = 1 << 30
 _AT_ONCE = 0.01  # seconds of calls that one caller may start at once
@@ -89,6 +89,6 @@ class RateByName:
             limit = self._limits[name] = RateLimit(self._rate)
         limit.started(1, now)
 
-    def ended(self, name: str, call: object, called: bool) -> str | None:
+    def ended(self, name: str, call: object, called: bool) -> NameResumed | None:
         """Changes nothing."""
         return None

@@ -479,6 +479,33 @@ def test_a_call_that_finds_an_outage_is_no_failure_and_leaves_its_scope_with_a_p
     assert (name, seconds > 1.5) == (task.__name__, True)
 
 
+class Naming(Hearing):
+    def on_pause_name(self, task: str, name: str, seconds: float, error: BaseException) -> None:
+        self.heard.append(("pause", task, name, seconds, str(error)))
+
+    def on_resume_name(self, task: str, name: str, seconds: float) -> None:
+        self.heard.append(("resume", task, name, seconds))
+
+
+def test_an_outage_of_one_name_and_its_end_are_notified_with_the_name(flux_kit: Kit) -> None:
+    hearing, tries = Naming(), iter([1, 2])
+
+    def call(message: flux.Message) -> None:
+        if message.key == b"acme" and next(tries, None):
+            raise ValueError("503")
+
+    rate = flux.FailureRate(1, of=1, by=lambda message: message.key)
+    task = flux.task(topic="orders", group_id="billing", pause_when=rate, hooks=[hearing])(call)
+    Orders.produce(b"x", key="acme")
+    Orders.produce(b"x", key="other")
+    flux_kit.run_to_the_end(task)
+    why = "1 of the last 1 calls failed, the last with ValueError: 503"
+    paused = [(name, seconds >= 0.9, error) for _, name, seconds, error in hearing.of("pause")]
+    assert paused == [("acme", True, why)] * 2
+    [(whose, name, seconds)] = hearing.of("resume")
+    assert (whose, name, seconds > 2.5) == (task.__name__, "acme", True)
+
+
 # ---- batches
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flux.core.engine.commands import Level
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.held_back import HeldByName
 from flux.core.engine.slices import Entry
 from flux.core.limits.concurrency import ConcurrencyByName
-from flux.core.limits.name_limits import NameOf
+from flux.core.limits.name_limits import NameOf, NameResumed
 from flux.core.limits.rate_limit import RateByName
 from flux.core.message import Message
 from unit.support.engine_support import P1, assignment, entry
@@ -20,10 +20,10 @@ def by_key(message: Message) -> bytes | None:
 
 class Lab:
     def __init__(self, rate: float | None = None, calls: int = 1, name_of: NameOf = by_key) -> None:
-        self.logged: list[str] = []
+        self.logged: list[LogEvent] = []
         self.rates = RateByName(rate, name_of)
         self.calls = ConcurrencyByName(calls, name_of)
-        self.held_back = HeldByName((self.rates, self.calls), lambda level, text: self.logged.append(text))
+        self.held_back = HeldByName((self.rates, self.calls), self.logged.append)
         self.owner = assignment()
 
     def entries(self, *keys: bytes | None) -> list[Entry]:
@@ -94,8 +94,10 @@ def test_an_entry_that_was_opened_and_not_asked_for_lets_the_next_one_go() -> No
     first, second, third = lab.entries(b"a", b"a", b"a")
     lab.admitted(first, second, third)
     lab.held_back.ended(first)
-    assert lab.held_back.open(0.0, 9) == [second]  # and the metadata had no room for it
-    assert lab.reopened(0.0) == [2]
+    assert lab.held_back.open(0.0, 9) == [second]
+    lab.held_back.set_aside(second, 0.0)  # the metadata had no room for it
+    lab.held_back.set_aside(first, 0.0)  # nor for one that never waited here
+    assert (lab.held_back.ready(0.0), lab.reopened(0.0)) == (1, [2])
     assert lab.admitted(second) == []
 
 
@@ -146,11 +148,13 @@ def test_a_name_is_asked_for_once() -> None:
 
 def test_a_function_that_fails_gives_no_name_and_is_reported() -> None:
     def name_of(message: Message) -> str:
-        raise LookupError("no tenant")
+        raise LookupError(f"no tenant of {message.offset}")
 
     lab = Lab(name_of=name_of)
     assert lab.admitted(*lab.entries(b"a", b"a")) == [0, 1]
-    assert lab.logged[0] == "rate_limit_key failed with LookupError: no tenant: such a record counts for no name"
+    text = "rate_limit_key failed with LookupError: no tenant of 0: such a record counts for no name"
+    assert (lab.logged[0].text, lab.logged[0].level) == (text, Level.ERROR)
+    assert len({each.kind for each in lab.logged}) == 2, "one kind for each setting, whatever the text"
 
 
 def test_an_interrupt_in_such_a_function_is_none_of_its_failures() -> None:
@@ -206,19 +210,20 @@ def test_the_entry_of_a_key_queue_that_is_held_is_taken_out() -> None:
     assert lab.reopened(0.0) == [2]
 
 
-def test_what_a_limit_says_at_the_end_of_a_call_is_logged() -> None:
-    class Saying(ConcurrencyByName):
-        def ended(self, name: str, call: object, called: bool) -> str | None:
+def test_the_end_of_a_pause_of_a_name_is_logged_and_news_for_hooks() -> None:
+    class Resuming(ConcurrencyByName):
+        def ended(self, name: str, call: object, called: bool) -> NameResumed | None:
             super().ended(name, call, called)
-            return f"{name} goes on"
+            return NameResumed(name, 5.0)
 
-    logged: list[tuple[Level, str]] = []
-    held_back = HeldByName([Saying(1, by_key)], lambda level, text: logged.append((level, text)))
+    logged: list[LogEvent] = []
+    held_back = HeldByName([Resuming(1, by_key)], logged.append)
     named, nameless = entry(assignment(), 0, b"a"), entry(assignment(), 1, None)
     for each in (named, nameless):
         assert held_back.admits(each, 0.0)
         held_back.ended(each)
-    assert logged == [(Level.INFO, "a goes on")]
+    [event] = logged
+    assert (event.level, event.text, event.news) == (Level.INFO, "calls for 'a' go on", NameResumed("a", 5.0))
 
 
 def test_the_entries_of_a_name_are_taken_of_some_partitions_alone() -> None:
@@ -238,3 +243,14 @@ def test_a_time_that_has_come_for_a_name_that_waits_no_more_opens_nothing() -> N
     lab.admitted(first, second, now=100.0)
     lab.held_back.drop(lab.owner)
     assert (lab.held_back.ready(200.0), lab.held_back.open(200.0, 9)) == (0, [])
+
+
+def test_a_name_has_records_that_wait_until_the_last_one_goes_on() -> None:
+    lab = Lab()
+    first, second = lab.entries(b"a", b"a")
+    assert not lab.held_back.waits_for(lab.calls, "a")
+    lab.admitted(first, second)
+    assert (lab.held_back.waits_for(lab.calls, "a"), lab.held_back.waits_for(lab.rates, "a")) == (True, False)
+    lab.held_back.ended(first)
+    lab.reopened(0.0)
+    assert not lab.held_back.waits_for(lab.calls, "a")

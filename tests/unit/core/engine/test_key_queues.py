@@ -573,7 +573,7 @@ def test_a_key_is_taken_while_a_record_of_it_is_queued_or_running() -> None:
 
 def test_what_a_name_holds_back_counts_opens_and_is_held_and_dropped_as_the_rest() -> None:
     calls = ConcurrencyByName(1, lambda message: "all")
-    key_queues, owner = KeyQueues("key", HeldByName([calls], lambda level, text: None)), assignment()
+    key_queues, owner = KeyQueues("key", HeldByName([calls], lambda log_event: None)), assignment()
     a, b, c = fed(key_queues, owner, b"x", b"y", b"z")
     assert key_queues.take(9, now=0) == [a]
     assert (len(key_queues), bool(key_queues), key_queues.ready(0), key_queues.deadline()) == (2, True, 0, None)
@@ -588,3 +588,20 @@ def test_what_a_name_holds_back_counts_opens_and_is_held_and_dropped_as_the_rest
     key_queues.drop(owner)
     key_queues.end(a)
     assert key_queues.take(9, now=0) == []
+
+
+def test_others_of_a_name_need_not_wait_for_one_that_the_metadata_has_no_room_for() -> None:
+    calls = ConcurrencyByName(1, lambda message: "all")
+    key_queues, other = KeyQueues("none", HeldByName([calls], lambda log_event: None)), assignment()
+    full = assignment(max_metadata=0)
+    running, refused, waiting = entry(other, 0), entry(full, 5), entry(other, 1)
+    key_queues.add(running)
+    assert key_queues.take(9, now=0) == [running]
+    held_back = key_queues._held_back
+    assert held_back is not None
+    for each in (refused, waiting):
+        assert not held_back.admits(each, 0)
+    key_queues.end(running)
+    assert key_queues.take(9, now=0) == []
+    assert key_queues.ready(0) == 1
+    assert key_queues.take(9, now=0) == [waiting]

@@ -11,6 +11,7 @@ from flux.core.engine import retries
 from flux.core.engine.forwarding import MOST_OPEN
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Expired, Move, Pause, Undecodable
+from flux.core.limits import breakers
 from flux.core.limits.backpressure import FULL
 from flux.core.limits.failure_rate import FailureRate
 from flux.core.message import Message
@@ -145,9 +146,9 @@ def test_a_probe_that_makes_no_call_ends_no_pause(refused: Exception) -> None:
     assert driver.fail(probe, refused) is Move.DEAD
     probe.index += 1
     driver.engine.finished(probe, driver.now)
-    breakers = driver.engine.call_limits.breakers
-    assert breakers is not None
-    assert list(breakers.paused) == ["a"]
+    by_name = driver.engine.call_limits.breakers
+    assert by_name is not None
+    assert list(by_name.paused) == ["a"]
     assert len(offsets(only(driver))) == 1
 
 
@@ -257,3 +258,24 @@ def test_a_second_pause_of_the_same_kind_is_no_news() -> None:
     driver.log_events()
     assert driver.fail(runs[1], Pause(5)) is Move.HOLD
     assert driver.log_events() == ""
+
+
+def test_with_too_many_paused_names_a_pause_is_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "MOST_NAMES", 1)
+    driver = hosts()
+    driver.poll(of(driver, 0, "a"), of(driver, 1, "b"))
+    runs = [only(driver), only(driver)]
+    assert driver.fail(runs[0], Pause(5)) is Move.HOLD
+    assert driver.fail(runs[1], Pause(5)) is Move.PAUSE
+
+
+def test_a_pause_of_a_name_without_records_here_is_over_after_a_while() -> None:
+    driver = hosts(share=0.25)
+    driver.turn()
+    driver.poll(of(driver, 0, "a"))
+    work(driver, b"a")
+    driver.engine.lost([driver.p0])
+    driver.log_events()
+    driver.now += 61
+    driver.turn()
+    assert driver.log_events() == "calls for 'a' go on"

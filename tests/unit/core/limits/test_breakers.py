@@ -6,6 +6,7 @@ import pytest
 
 from flux.core.limits.breakers import MOST_NAMES, BreakersByName
 from flux.core.limits.failure_rate import FailureRate
+from flux.core.limits.name_limits import NamePaused, NameResumed
 from flux.core.message import Message
 from unit.support.engine_support import T0
 
@@ -19,13 +20,24 @@ def host(message: Message) -> bytes | None:
 class Watched:
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.waiting: set[str] = set()
 
     def freed(self, limit: object, name: str) -> None:
         self.names.append(name)
 
+    def waits_for(self, limit: object, name: str) -> bool:
+        return name in self.waiting
+
 
 def breakers(share: float = 0.5, of: int = 4) -> BreakersByName:
     return BreakersByName(FailureRate(share, of=of, by=host), host)
+
+
+def pause(
+    limit: BreakersByName, name: str, call: object, error: Exception = NO, seconds: float | None = None, now: float = T0
+) -> NamePaused | None:
+    assert limit.counts(name)
+    return limit.pause(name, call, error, seconds, 0.0, now)
 
 
 def fail(limit: BreakersByName, name: str, call: object = None, now: float = T0, record: str = "r") -> bool:
@@ -33,7 +45,7 @@ def fail(limit: BreakersByName, name: str, call: object = None, now: float = T0,
     call = object() if call is None else call
     outage = limit.is_outage(name, call, record, NO, now)
     if outage:
-        limit.pause(name, call, NO, None, 0.0, now)
+        pause(limit, name, call, now=now)
     limit.ended(name, call, called=not outage)
     return outage
 
@@ -77,7 +89,7 @@ def test_one_call_probes_and_its_success_ends_the_pause() -> None:
     limit.started("a", probe, T0 + 1)
     assert limit.opens_at("a", T0 + 1) is None
     assert limit.ended("a", object(), called=True) is None
-    assert limit.ended("a", probe, called=True) == "calls for 'a' go on"
+    assert limit.ended("a", probe, called=True) == NameResumed("a", T0)
     assert (dict(limit.paused), limit.opens_at("a", T0 + 1), watched.names) == ({}, T0 + 1, ["a", "a"])
     assert not fail(limit, "a"), "what failed before does not count"
 
@@ -105,20 +117,20 @@ def test_a_record_that_fails_three_probes_is_to_blame_and_the_pause_goes_on() ->
 
 
 def test_a_call_that_knows_of_an_outage_pauses_its_name() -> None:
-    limit, call = breakers(), object()
-    news = limit.pause("a", call, ConnectionError("away"), 5.0, 0.0, T0)
-    assert news == "calls for 'a' are paused, others go on; the next one in 5.0 s: ConnectionError: away"
+    limit, error = breakers(), ConnectionError("away")
+    assert pause(limit, "b", object(), error, 5.0) == NamePaused("b", 5.0, error)
+    assert pause(limit, "a", object(), error, 5.0) == NamePaused("a", 5.0, error, others=1)
     assert limit.opens_at("a", T0) == T0 + 5
-    assert limit.pause("a", object(), ConnectionError("away"), 5.0, 0.0, T0) is None, "no news"
+    assert pause(limit, "a", object(), error, 5.0) is None, "no news"
 
 
 def test_the_reason_of_a_pause_is_how_many_failed() -> None:
     limit, call = breakers(), object()
     fail(limit, "a")
     assert limit.is_outage("a", call, "r", NO, T0)
-    news = limit.pause("a", call, NO, None, 0.0, T0)
+    news = pause(limit, "a", call)
     assert news is not None
-    assert "2 of the last 2 calls failed, the last with ValueError: no" in news
+    assert str(news.error) == "2 of the last 2 calls failed, the last with ValueError: no"
 
 
 def test_names_are_bounded_and_those_that_failed_last_are_kept() -> None:
@@ -136,7 +148,22 @@ def test_no_paused_name_is_forgotten() -> None:
     for number in range(MOST_NAMES):
         assert fail(limit, f"n{number}")
     assert not fail(limit, "one more")
-    assert len(limit) == MOST_NAMES
+    assert (limit.counts("one more"), limit.counts("n0"), len(limit)) == (False, True, MOST_NAMES)
+
+
+def test_a_pause_ends_when_no_record_of_its_name_is_here_any_more() -> None:
+    limit, watched = breakers(), Watched()
+    limit.watchers.append(watched)
+    assert limit.forget(T0) == []
+    for name in ("left", "waiting", "probed"):
+        pause(limit, name, object(), seconds=5.0)
+    watched.waiting = {"waiting"}
+    limit.started("probed", object(), T0 + 5)
+    assert limit.forget(T0 + 59) == [], "not all the time"
+    assert limit.forget(T0 + 60) == [NameResumed("left", T0)]
+    assert list(limit.paused) == ["waiting", "probed"]
+    pause(limit, "later", object(), seconds=600.0, now=T0 + 100)
+    assert limit.forget(T0 + 120) == []
 
 
 def test_after_a_probe_without_a_call_another_may_start() -> None:
@@ -152,5 +179,6 @@ def test_after_a_probe_without_a_call_another_may_start() -> None:
 @pytest.mark.parametrize("seconds", [None, 7.0])
 def test_jitter_and_a_known_end_are_those_of_the_circuit_breaker(seconds: float | None) -> None:
     limit = breakers()
+    assert limit.counts("a")
     limit.pause("a", object(), NO, seconds, 1.0, T0)
     assert limit.opens_at("a", T0) == pytest.approx(T0 + (1.1 if seconds is None else seconds))

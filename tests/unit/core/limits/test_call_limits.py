@@ -176,6 +176,7 @@ def test_failures_by_name_pause_names_and_not_the_task() -> None:
     assert limits.breakers.name_of is name_of
     assert not outage(limits, Run(1, T0))
     assert not limits.paused
+    assert limits.breakers.counts("a")
     limits.breakers.pause("a", object(), NO, None, 0.0, T0)
     assert (limits.paused, limits.breaker.paused, limits.limited) == (True, False, False)
     assert CallLimits.of(policy(pause_when=FailureRate(0.1))).breakers is None

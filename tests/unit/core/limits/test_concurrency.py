@@ -177,6 +177,9 @@ class Freed:
     def freed(self, limit: object, name: str) -> None:
         self.names.append(name)
 
+    def waits_for(self, limit: object, name: str) -> bool:
+        return False
+
 
 def test_so_many_calls_at_once_for_each_name() -> None:
     limit, watcher = ConcurrencyByName(2, lambda message: message.key), Freed()

@@ -307,6 +307,8 @@ def test_paused_names_are_shown_with_since_when_and_how_many_failed_and_no_text_
     assert breakers is not None
     for offset in range(2):
         breakers.is_outage("a", offset, "r", ValueError("secret"), T0)
+    assert breakers.counts("a")
+    assert breakers.counts("b")
     breakers.pause("a", 1, ValueError("secret"), None, 0.0, T0)
     breakers.pause("b", 2, ConnectionError("secret"), 60.0, 0.0, T0 + 3)
     a, b = driver.look_at(5.0).paused_names
