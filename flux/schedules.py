@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,16 +17,20 @@ from flux.core.engine.verdicts import Pause
 from flux.core.error_text import brief
 from flux.core.errors import BrokerError, ConfigurationError, DeliveryError
 from flux.core.message import Message
+from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.named_work import NamedWork
 from flux.core.policy import Policy
 from flux.core.ports import Cluster, System
 from flux.core.schedules import Schedule, Step, Tick, first_tick, interval, step
+from flux.core.tick_log import MOST_MISSED, TickEntry, TickLog
 from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.cron import cron_ticks
 from flux.producing.delivery import Delivery
 from flux.producing.encoding import HeadersLike, encode_value
 from flux.producing.scope import CURRENT
 from flux.scheduling import name_of, own_headers, producer_class
+
+logger = logging.getLogger("flux.worker")
 
 _LONGEST_INTERVAL = 366 * 86_400
 _GRACE = 5.0  # seconds beyond the client's own delivery timeout
@@ -74,6 +79,11 @@ def scheduled_work(
     return ScheduledWork(schedule, value, schedule.name if key is None else key, own_headers(headers))
 
 
+def schedules_in(task: Any) -> list[Schedule]:
+    """Those that the code of a task has. `task`: its class, or an instance."""
+    return [each.schedule for each in task._schedules]
+
+
 class Ticks:
     """Writes the ticks of a task's schedules to its first retry topic."""
 
@@ -92,6 +102,8 @@ class Ticks:
         self._serializer = serializer
         self._system = system
         self._values: dict[str, bytes | None] = {}
+        self.log = TickLog()
+        self._throttle = LogThrottle()
         options = attrs.evolve(config.current.producer, acks="all")
         self._timeout = options.settings.delivery_timeout + _GRACE
         self._producer = producer_class(__name__, f"{name}.every", policy.stages[1].topic, adapter, options)
@@ -117,26 +129,32 @@ class Ticks:
 
     def step(self, named: NamedWork) -> Step:
         """A tick is due."""
-        work = self._work.get(named.name)
-        return step(None if work is None else work.schedule, named.tick, named.last, self._now_ms, self._longest)
+        work, now_ms = self._work.get(named.name), self._now_ms
+        schedule = None if work is None else work.schedule
+        what = step(schedule, named.tick, named.last, now_ms, self._longest)
+        if schedule is not None and now_ms >= named.tick:
+            entry = self.log.noted(schedule, named.tick, now_ms, what.call)
+            if entry.missed > entry.before[0] or not what.call:
+                self._log(schedule, entry)
+        return what
 
     def wait_for_next(self, named: NamedWork, message: Message, tick: Tick) -> None:
         """Writes the tick after `message` and waits until it is stored. Raises Pause: without it there is no call."""
         try:
-            self._write(named.name, tick, message).result(self._timeout)
+            self._write(named.name, tick, message, named.tick).result(self._timeout)
         except (DeliveryError, TimeoutError) as error:
             raise _pause(named, error) from error
 
     async def await_next(self, named: NamedWork, message: Message, tick: Tick) -> None:
         """`wait_for_next` in an event loop."""
         try:
-            written = asyncio.wrap_future(self._write(named.name, tick, message))
+            written = asyncio.wrap_future(self._write(named.name, tick, message, named.tick))
             await asyncio.wait_for(asyncio.shield(written), self._timeout)
         except (DeliveryError, TimeoutError) as error:
             raise _pause(named, error) from error
 
-    def _write(self, title: str, tick: Tick, before: Message | None = None) -> Delivery:
-        """`before`: a tick whose record is copied if its schedule is not known here."""
+    def _write(self, title: str, tick: Tick, before: Message | None = None, last: int = 0) -> Delivery:
+        """`before`: the record of the tick `last`, which is copied if its schedule is not known here."""
         work = self._work.get(title)
         if work is not None:
             value, key, own = self._values[title], work.key, work.headers
@@ -144,12 +162,20 @@ class Ticks:
             assert before is not None
             value, key = before.raw_value, before.key or b""
             own = [pair for pair in before.headers if not pair[0].startswith(flux_headers.PREFIX)]
+        if before is not None:
+            own = [*own, *_last_tick(before, last, tick, self._now_ms)]
         headers = delayed_headers(self._policy, own, tick.due, (flux_headers.SCHEDULE, title), tick.at)
         token = CURRENT.set(None)  # it is no part of the call
         try:
             return self._producer.send(value, key=key, headers=headers, partition_key=title)
         finally:
             CURRENT.reset(token)
+
+    def _log(self, schedule: Schedule, entry: TickEntry) -> None:
+        left_out = self._throttle.admit(schedule.title, self._system.monotonic())
+        if left_out is not None:
+            more = {"task": self._name, "topic": self._policy.stages[1].topic, "stage": 1}
+            logger.warning("%s%s", late_tick(schedule, entry), and_more(left_out), extra=more)
 
     @property
     def _now_ms(self) -> int:
@@ -158,6 +184,23 @@ class Ticks:
     @property
     def _longest(self) -> int:
         return int(self._policy.max_delay * 1000)
+
+
+def _last_tick(before: Message, last: int, tick: Tick, now_ms: int) -> list[tuple[str, Any]]:
+    """What the record of a tick says of the one before it, whose call begins now."""
+    if tick.at != last:
+        return [(flux_headers.LAST_TICK, f"{last} {now_ms}")]
+    known = before.headers.get(flux_headers.LAST_TICK)  # the same tick waits longer
+    return [] if known is None else [(flux_headers.LAST_TICK, known)]
+
+
+def late_tick(schedule: Schedule, entry: TickEntry) -> str:
+    """In one line, for the log."""
+    missed = entry.missed - entry.before[0]
+    shown_missed = f"{MOST_MISSED:,} or more" if missed >= MOST_MISSED else f"{missed:,}"
+    end = "is called" if entry.called else f"is not called, as max_late = {schedule.max_late:g} s"
+    more = f"; ticks after it that were missed: {shown_missed}" if missed else ""
+    return f"a tick of schedule {schedule.name} is {(entry.started - entry.tick) / 1000:,.0f} s late and {end}{more}"
 
 
 def _pause(named: NamedWork, error: Exception) -> Pause:

@@ -56,12 +56,16 @@ def command(
     from flux.cli.load_code import find_tasks
     from flux.core.monitoring.report import TOPIC
     from flux.operate.status.status import read_status
+    from flux.schedules import schedules_in
 
     with ExitStack() as stack:
         opened = [stack.enter_context(opening(cls)) for cls in find_tasks(sources, tasks)]
 
         def reader(task: OpenTask) -> Callable[[TaskStatus | None], TaskStatus]:
-            return lambda before: read_status(task.adapter, task.admin, task.policy, report_topic or TOPIC, before)
+            schedules, reports = schedules_in(task.cls), report_topic or TOPIC
+            return lambda before: read_status(
+                task.adapter, task.admin, task.policy, reports, before, schedules=schedules
+            )
 
         watched = [Watched(task.name, task.adapter.cluster, reader(task), named=len(opened) > 1) for task in opened]
         if watch:

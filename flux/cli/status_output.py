@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flux.cli.output import cell, table
+from flux.cli.schedule_output import schedule_lines, schedule_object, schedules_table
 from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role
 from flux.core.text import one_line
@@ -36,6 +37,8 @@ _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/
 def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | None) -> list[RenderableType]:
     """The task's stages, its pauses, its blockers, and the processes that report."""
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
+    if found.schedules:
+        shown += [Text(""), schedules_table(found)]
     paused = found.pauses()
     if paused:
         shown += [Text(""), _pauses(paused)]
@@ -93,6 +96,8 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         known += [f"failed {_rate(speed.failed)}/s"] if speed.failed is not None else []
         yield one_line(f"{at} stage {each.stage.number} {each.stage.topic}: {', '.join(known)}")
     yield f"{at} dead letters: {_dead(found)}"
+    for line in schedule_lines(found):
+        yield one_line(f"{at} {line}")
     for pausing in found.pauses()[:_MAX_PROCESSES]:
         since = f"by {_by(pausing)}, for {lasting(pausing.seconds)}; {pausing.end}"
         yield one_line(f"{at} paused: {pausing.what}, {since}")
@@ -217,6 +222,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "dead_letters_rejected": found.rejected,
         "dead_rate": found.dead_rate(before),
         "held_back": [_held_object(found, each) for each in found.held_back],
+        "schedules": [schedule_object(each) for each in found.schedules],
         "paused": [_pause_object(each) for each in found.pauses()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],

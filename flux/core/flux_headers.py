@@ -34,6 +34,7 @@ ID = "flux-id"
 CANCELLED = "flux-cancelled"
 SCHEDULE = "flux-schedule"
 TICK = "flux-tick"
+LAST_TICK = "flux-last-tick"
 ORDER = "flux-order"
 
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}\Z")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core import flux_headers
 from flux.core.named_work import NamedWork, Names
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
@@ -51,6 +52,10 @@ class WaitingRow:
     """Of delayed work; empty: it has none, or it has started."""
     schedule: str = attrs.field(default="", order=False)
     """The schedule that it is a tick of; empty: it is none, or it has started."""
+    tick: int = attrs.field(default=0, order=False)
+    """Of a schedule: the time that it is for, in milliseconds since the epoch."""
+    last_tick: tuple[int, int] | None = attrs.field(default=None, order=False)
+    """Of a schedule: the tick before it, and when its call began, in milliseconds since the epoch; None: not known."""
 
     @property
     def wait(self) -> float:
@@ -83,7 +88,7 @@ def summarize(
     found: list[WaitingRow] = []
     unread, share = 0, MAX_READ // max(1, len(stages))
     for stage in stages:
-        reading = _Stage(adapter, admin, policy, stage, now_ms, system)
+        reading = StageReading(adapter, admin, policy, stage, now_ms, system)
         found += reading.rows(share)
         unread += reading.unread
     counts = [0] * len(STEPS)
@@ -94,7 +99,7 @@ def summarize(
 
 
 @attrs.define
-class _Stage:
+class StageReading:
     """Reads the unfinished records of a stage, from its committed offsets on."""
 
     adapter: Cluster
@@ -106,13 +111,15 @@ class _Stage:
     unread: int = 0
     """Offsets that were not read."""
 
-    def rows(self, most: int) -> list[WaitingRow]:
+    def rows(self, most: int, only: Collection[int] | None = None) -> list[WaitingRow]:
+        """Those of `most` records. `only`: the partitions to read; None: all. Blocks; raises BrokerError."""
         stage = self.stage
         _, committed = read_group(self.admin, stage)
         known = {number: Progress.of(stored) for number, stored in committed.items()}
         spans = {
             number: Span(min(span.end, max(span.start, known.get(number, Progress()).committed or 0)), span.end)
             for number, span in spans_of(self.admin, stage.topic).items()
+            if only is None or number in only
         }
         open_ = {number: span for number, span in spans.items() if span.start < span.end}
         share = max(1, most // max(1, len(open_)))
@@ -147,7 +154,14 @@ class _Stage:
             message.origin,
             id="" if named is None or named.kind == "schedule" else name,
             schedule=name if named is not None and named.kind == "schedule" else "",
+            tick=0 if named is None else named.tick,
+            last_tick=_last_tick(message.headers.get(flux_headers.LAST_TICK)),
         )
+
+
+def _last_tick(value: bytes | None) -> tuple[int, int] | None:
+    parts = (value or b"").split()
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(map(bytes.isdigit, parts)) else None
 
 
 def _step(seconds: float) -> int:

@@ -13,13 +13,15 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from flux._version import __version__
 from flux.consuming.coordinator import StageRuntime
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, missing_like
 from flux.core.errors import BrokerError, ConfigurationError
 from flux.core.monitoring.duties import Duty
-from flux.core.monitoring.report import EVERY, TOPIC, Report, StageReport
+from flux.core.monitoring.report import EVERY, TOPIC, Report, ScheduleReport, StageReport
 from flux.core.monitoring.snapshot import Snapshot
 from flux.core.ports import AdminPort, Cluster, NewTopic, ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.core.stage import check_topic
@@ -114,7 +116,14 @@ class Reporter:
                 snapshot = self._snapshots[runtime] = Snapshot(job.name, runtime.engine)
             return snapshot.look(now)
 
-        return coordinator.inspection.read(look)
+        stages = coordinator.inspection.read(look)
+        if job.ticks is None or not job.ticks.log.entries:
+            return stages
+        schedules = tuple(
+            ScheduleReport(title, each.tick, each.started, each.called, each.missed, each.not_called)
+            for title, each in list(job.ticks.log.entries.items())
+        )
+        return [attrs.evolve(each, schedules=schedules) if each.stage == 1 else each for each in stages]
 
     def publish(self) -> None:
         """Writes one report to each cluster."""

@@ -10,6 +10,7 @@ from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
 from flux.operate.status.reports import ReceivedReport
+from flux.operate.status.schedules import ScheduleStatus
 from flux.operate.status.task_status import (
     Blocker,
     StageStatus,
@@ -88,6 +89,11 @@ class Sample:
     reports: Sequence[ReceivedReport] | None
     paused: Sequence[TaskPause]
     held_back: Sequence[HeldBack]
+    schedules: Sequence[ScheduleStatus] = ()
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.at * 1000)
 
     @property
     def lag(self) -> int:
@@ -154,6 +160,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.reports,
         found.pauses(),
         found.held_back,
+        found.schedules,
     ), stuck_since
 
 

@@ -12,12 +12,14 @@ from flux.config import resolve_adapter
 from flux.core.errors import FluxError
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
+from flux.core.schedules import Schedule
 from flux.core.stage import Stage, Stages
 from flux.operate.audit import AuditLog, FileAudit, TopicAudit
 from flux.operate.doctor import Facts, Finding, examine
 from flux.operate.doctor.collect import collect_facts
 from flux.operate.status.status import read_status
 from flux.operate.status.task_status import TaskStatus
+from flux.schedules import schedules_in
 from flux.task import Task
 from flux.web.redaction import Redaction, RedactionFunction
 
@@ -35,6 +37,7 @@ class WatchedTask:
     system: System
     report_topic: str
     audit: AuditLog
+    schedules: Sequence[Schedule] = ()
 
     @property
     def cluster(self) -> str:
@@ -54,7 +57,15 @@ class WatchedTask:
 
     def read_status(self, before: TaskStatus | None) -> TaskStatus:
         """Blocks. Raises BrokerError."""
-        return read_status(self.adapter, self.admin, self.policy, self.report_topic, before, system=self.system)
+        return read_status(
+            self.adapter,
+            self.admin,
+            self.policy,
+            self.report_topic,
+            before,
+            schedules=self.schedules,
+            system=self.system,
+        )
 
     def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
         """Blocks. Raises BrokerError."""
@@ -88,7 +99,8 @@ def watched_tasks_of(
         redaction = Redaction(task.__name__, redact)
         admin, dead = admins[id(adapter)], policy.stages[policy.stages.dead].topic
         audit = FileAudit(audit_file) if audit_file else TopicAudit(adapter, admin, dead, system=system)
-        found.append(WatchedTask(slug, task.__name__, policy, adapter, admin, redaction, system, report_topic, audit))
+        schedules, name = schedules_in(task), task.__name__
+        found.append(WatchedTask(slug, name, policy, adapter, admin, redaction, system, report_topic, audit, schedules))
     return found
 
 

@@ -84,6 +84,19 @@ class Paused:
 
 
 @attrs.frozen
+class ScheduleReport:
+    """The last tick of a schedule that was due in this process. `tick`, `started`: milliseconds since the epoch;
+    `called`: False: it was too late. `missed`, `not_called`: ticks since the start of the process."""
+
+    schedule: str = attrs.field(validator=_TEXT)
+    tick: int = attrs.field(validator=_INT)
+    started: int = attrs.field(validator=_INT)
+    called: bool = attrs.field(validator=instance_of(bool))
+    missed: int = attrs.field(validator=_INT)
+    not_called: int = attrs.field(validator=_INT)
+
+
+@attrs.frozen
 class StageReport:
     """One stage of one task in one process. `done` … `dead` count since its start; rates are of the last interval."""
 
@@ -116,6 +129,8 @@ class StageReport:
     """Hosts or tenants whose calls are paused, the longest first: the same for all stages of a task."""
     done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
     """By partition, the offset below which all is done, where it is not committed yet."""
+    schedules: tuple[ScheduleReport, ...] = ()
+    """Of the first retry stage."""
 
 
 def process_key(host: str, pid: int, started: int) -> bytes:
@@ -172,7 +187,9 @@ class Report:
                 paused = stage.get("paused")
                 paused = None if paused is None else _made(Paused, paused)
                 names = tuple(_made(Paused, each) for each in stage.get("paused_names", ()))
-                stages.append(_made(StageReport, stage, calls=calls, open=open_, paused=paused, paused_names=names))
+                schedules = tuple(_made(ScheduleReport, each) for each in stage.get("schedules", ()))
+                more = {"calls": calls, "open": open_, "paused": paused, "paused_names": names, "schedules": schedules}
+                stages.append(_made(StageReport, stage, **more))
             return _made(cls, found, stages=tuple(stages))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None

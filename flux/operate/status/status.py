@@ -14,6 +14,7 @@ from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.monitoring.report import StageReport
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System, TopicPartition
+from flux.core.schedules import Schedule
 from flux.core.stage import Role, Stage
 from flux.operate.dlq.replay_progress import read_progress
 from flux.operate.held_keys import HeldKeys, held_keys
@@ -22,6 +23,7 @@ from flux.operate.status.oldest_unfinished import oldest_unfinished_of
 from flux.operate.status.progress import Progress, lag, read_group
 from flux.operate.status.records import MAX_COUNTED, Counted, Examined, examine
 from flux.operate.status.reports import ReceivedReport, read_reports
+from flux.operate.status.schedules import ScheduleStatus, schedules_of, waiting_ticks
 from flux.operate.status.task_status import StageStatus, TaskStatus
 from flux.system import SYSTEM
 
@@ -35,10 +37,11 @@ def read_status(
     report_topic: str | None,
     before: TaskStatus | None = None,
     *,
+    schedules: Sequence[Schedule] = (),
     system: System = SYSTEM,
 ) -> TaskStatus:
-    """Queries the cluster, and goes on counting dead letters where the snapshot `before` ended. Raises BrokerError.
-    Looks for up to 3 s whether an open transaction ends that it does not have."""
+    """Queries the cluster, and goes on counting dead letters where the snapshot `before` ended. `schedules`: those in
+    the task's code. Raises BrokerError. Looks for up to 3 s whether an open transaction ends that it does not have."""
     names = admin.topic_names(REQUEST_TIMEOUT)
     stages = list(policy.stages)
     dead = stages.pop()
@@ -83,7 +86,29 @@ def read_status(
         held,
         _rejected(admin, policy, dead_letters or {}),
         _held_keys(adapter, admin, policy, system),
+        _schedules(adapter, admin, policy, schedules, reports or (), system),
     )
+
+
+def _schedules(
+    adapter: Cluster,
+    admin: AdminPort,
+    policy: Policy,
+    schedules: Sequence[Schedule],
+    reports: Sequence[ReceivedReport],
+    system: System,
+) -> list[ScheduleStatus]:
+    """None where this login may not read the ticks."""
+    if not schedules:
+        return []
+    try:
+        ticks = waiting_ticks(adapter, admin, policy, schedules, system)
+    except BrokerError as error:
+        if error.fault is not Fault.DENIED:
+            raise
+        return []
+    told = [each for received in reports for stage in received.report.stages for each in stage.schedules]
+    return schedules_of(schedules, ticks, told)
 
 
 def _held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System) -> HeldKeys | None:

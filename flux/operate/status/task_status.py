@@ -16,6 +16,7 @@ from flux.operate.status.oldest_unfinished import OldestUnfinished
 from flux.operate.status.progress import Progress
 from flux.operate.status.records import NOT_EXAMINED, Counted, Gaps
 from flux.operate.status.reports import ReceivedReport
+from flux.operate.status.schedules import ScheduleStatus
 
 
 @attrs.frozen
@@ -101,6 +102,7 @@ class TaskStatus:
     """Of the dead letters, those that are not to be replayed."""
     held_keys: HeldKeys | None = None
     """None: the task keeps no order through retries."""
+    schedules: Sequence[ScheduleStatus] = ()
 
     @property
     def dead_letters(self) -> int:

@@ -30,6 +30,7 @@ from flux.core.stage import Role, Stage
 from flux.core.text import one_line
 from flux.operate.status.records import Counted
 from flux.operate.status.reports import ReceivedReport
+from flux.operate.status.schedules import ScheduleStatus
 from flux.operate.status.task_status import StageStatus, TaskStatus
 from unit.support.cli_support import Flux, flux_cli, only_line
 
@@ -343,3 +344,54 @@ def test_an_error_names_the_cluster_that_it_is_of(desk: Desk, monkeypatch: pytes
     done = desk.cli("status", "--load", desk.cli.file(TASK + elsewhere), "--adapter", desk.cli.url)
     assert done.exit_code == 1
     assert only_line(done.stderr) == f"flux: {desk.cli.url} cannot be reached: gone"
+
+
+# -- schedules
+
+SCHEDULED = """
+    import flux
+    class Reports(flux.Task):
+        topic, group_id, retries = "reports", "office", 1
+        def call(self, message): pass
+    Reports.every(seconds=3600, name="hourly")
+    Reports.every(seconds=7200, name="never-started")
+"""
+TICK = 1_800_000_000_000
+
+
+def test_schedules_are_shown_with_the_next_tick_the_last_one_and_what_was_missed(flux_cli: Flux) -> None:
+    topic = "reports-office-try-1"
+    for name in ("reports", topic, "reports-office-dlq"):
+        flux_cli.broker.create_topic(name)
+    headers = [(b"flux-due", b"%d" % TICK), (b"flux-attempts", b"0"), (b"flux-tick", b"%d" % TICK)]
+    last = b"%d %d" % (TICK - 4 * 3_600_000, TICK - 2 * 3_600_000)
+    headers += [(b"flux-last-tick", last), (b"flux-schedule", b"hourly: every 3600 s")]
+    adapter = MemoryAdapter(flux_cli.url.removeprefix("memory://"))
+    record = ProducerRecord(b"v", b"k", [(name.decode(), value) for name, value in headers])
+    adapter.producer(ProducerSettings()).write(topic, [record], lambda error, record: None)
+
+    def shown(*args: str) -> str:
+        done = flux_cli("status", "--load", flux_cli.file(SCHEDULED), "--adapter", flux_cli.url, *args)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    hourly, never = json.loads(shown("--json"))["schedules"]
+    assert (hourly["name"], hourly["when"], hourly["next_tick"]) == ("hourly", "every 3600 s", TICK)
+    assert (hourly["last_tick"], hourly["late"], hourly["called"]) == (TICK - 4 * 3_600_000, 7200.0, True)
+    assert (hourly["missed"], hourly["not_called"]) == (2, 0)
+    assert (never["next_tick"], never["last_tick"], never["called"]) == (None, None, None)
+    text = " ".join(shown().split())
+    assert "hourly every 3600 s in" in text
+    assert "2.0 hours late 2 missed" in text
+    assert "never-started every 7200 s no tick waits: start a worker with it not known" in text
+
+
+def test_schedules_have_their_lines() -> None:
+    hourly = ScheduleStatus("hourly", "every 3600 s", TICK, TICK - 3_600_000, TICK - 3_590_000, False, 1, 2)
+    found = TaskStatus(TICK / 1000 - 60, (), None, None, schedules=[hourly, ScheduleStatus("old", "", TICK)])
+    _, line, old = (each.partition(" ")[2] for each in lines(found, [], None))
+    assert line.startswith(
+        "schedule hourly: every 3600 s, next tick in 1.0 minute, last tick 2027-01-15 07:00:00Z, not"
+    )
+    assert line.endswith("called: 10 seconds late, 1 missed, 2 ticks too late for a call")
+    assert old == "schedule old: not in this code, next tick in 1.0 minute, last tick not known"

@@ -12,6 +12,7 @@ from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
+from flux.core.schedules import Schedule, interval
 from flux.web import redaction
 from flux.web.dead_letters import PAGE
 from flux.web.redaction import RecordPart
@@ -433,3 +434,25 @@ def test_what_is_redacted_is_not_exported() -> None:
     web.yard.bury({})
     assert "/export" not in web.get("/tasks/Billing/dead-letters")
     web.post("/tasks/Billing/dead-letters/export", code=403)
+
+
+# -- schedules
+
+
+def test_a_task_shows_its_schedules() -> None:
+    web = Web()
+    schedule = Schedule("hourly", "every 3600 s", interval(3_600_000))
+    [watch] = web.context.watches.values()
+    watch.task = attrs.evolve(watch.task, schedules=[schedule])
+    tick = (NOW_MS // 3_600_000 + 1) * 3_600_000
+    headers = [(flux_headers.ATTEMPTS, b"0"), (flux_headers.DUE, b"%d" % tick), (flux_headers.TICK, b"%d" % tick)]
+    headers += [(flux_headers.LAST_TICK, b"%d %d" % (tick - 3 * 3_600_000, tick - 3_600_000 - 1))]
+    headers += [(flux_headers.SCHEDULE, schedule.title.encode())]
+    web.yard.kit.write(ProducerRecord(b"v", b"k", headers, 0, NOW_MS), topic=RETRY)
+    web.take_sample()
+    page = text_of(web.get("/tasks/Billing"))
+    assert "Schedule When Next tick Last tick Missed hourly every 3600 s in" in page
+    assert "2.0 hours late 1 missed" in page
+    web.yard.system.time += 7200
+    web.take_sample()
+    assert "hourly every 3600 s due for" in text_of(web.get("/tasks/Billing"))

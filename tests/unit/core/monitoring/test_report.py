@@ -16,6 +16,7 @@ from flux.core.monitoring.report import (
     Open,
     Paused,
     Report,
+    ScheduleReport,
     StageReport,
     ranges_of,
     shown_key,
@@ -34,12 +35,15 @@ def test_a_report_comes_back_as_it_was() -> None:
     )
     assert Report.from_json(names.to_json()) == names
     assert b" " not in paused.to_json()
+    schedules = (ScheduleReport("nightly", 1_000, 1_005, True, 2, 1),)
+    scheduled = attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, stage=1, schedules=schedules),))
+    assert Report.from_json(scheduled.to_json()) == scheduled
 
 
 def test_a_report_of_an_older_flux_is_read() -> None:
     older = json.loads(REPORT.to_json())
     for stage in older["stages"]:
-        del stage["in_place"], stage["paused"], stage["done_to"], stage["calls"][0]["records"]
+        del stage["schedules"], stage["in_place"], stage["paused"], stage["done_to"], stage["calls"][0]["records"]
     assert Report.from_json(json.dumps(older).encode()) == REPORT
 
 
@@ -76,7 +80,13 @@ values = st.recursive(
     max_leaves=6,
 )
 fields = st.sampled_from(
-    sorted({field.name for kind in (Report, StageReport, Call, Open, Paused) for field in attrs.fields(kind)})
+    sorted(
+        {
+            field.name
+            for kind in (Report, StageReport, ScheduleReport, Call, Open, Paused)
+            for field in attrs.fields(kind)
+        }
+    )
 )
 
 

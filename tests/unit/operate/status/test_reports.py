@@ -22,6 +22,7 @@ from flux.core.monitoring.report import (
     Call,
     Open,
     Report,
+    ScheduleReport,
     StageReport,
 )
 from flux.core.ports import NewTopic, ProducerRecord
@@ -235,6 +236,31 @@ def test_a_batch_is_one_call_with_so_many_records(cluster: MemoryAdapter, monkey
         assert found.reason == "its call is running with 3 records"
     finally:
         go.set()
+        worker.stop()
+        thread.join(60)
+
+
+def test_a_worker_reports_the_last_tick_of_its_schedules(
+    cluster: MemoryAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.processes.heartbeat.EVERY", 0.02)
+    task = flux.task(topic="orders", group_id="billing", retries=1)(lambda message: None)
+    task.every(seconds=1, name="often")
+    worker = flux.Worker(task, report=True, create_topics=True)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+
+    def reported() -> list[ScheduleReport]:
+        found = [stage for each in reports_in(cluster) if each is not None for stage in each.stages]
+        assert not any(stage.schedules for stage in found if stage.stage != 1)
+        return [each for stage in found for each in stage.schedules]
+
+    try:
+        wait_for(reported)
+        last = reported()[-1]
+        assert (last.schedule, last.tick % 1000, last.called) == ("often: every 1 s", 0, True)
+        assert last.started >= last.tick
+    finally:
         worker.stop()
         thread.join(60)
 
