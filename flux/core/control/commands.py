@@ -64,7 +64,9 @@ class WorkerCommand:
     def key(self) -> bytes:
         """Of its record: a later command with the same key replaces this one."""
         stage = "all" if self.stage is None else str(self.stage)
-        kind = "pause" if self.action is Action.RESUME else self.action.value
+        of_pause = self.action is Action.RESUME and self.stage is not None
+        # The resume of all stages ends their pauses too: it must outlive a later pause of the task.
+        kind = "pause" if of_pause else self.action.value
         return json.dumps([self.topic, self.group, stage, kind]).encode()
 
     def to_json(self) -> bytes:

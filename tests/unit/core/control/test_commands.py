@@ -41,12 +41,12 @@ def test_a_skip_without_its_record_is_none() -> None:
     assert WorkerCommand.from_json(attrs.evolve(SKIP, offset=None).to_json()) is None
 
 
-def test_a_resume_replaces_the_pause_of_the_same_stage_and_nothing_else() -> None:
-    resume = attrs.evolve(PAUSE, action=Action.RESUME)
-    assert resume.key == PAUSE.key
-    others = [attrs.evolve(PAUSE, stage=2), attrs.evolve(PAUSE, group="shipping"), attrs.evolve(PAUSE, topic="t")]
-    others += [attrs.evolve(PAUSE, action=Action.SET_RATE), attrs.evolve(PAUSE, action=Action.RESTART)]
-    assert len({each.key for each in [PAUSE, *others]}) == 6
+def test_the_resume_of_a_stage_replaces_its_pause_and_nothing_else() -> None:
+    of_stage = attrs.evolve(PAUSE, stage=2)
+    assert attrs.evolve(of_stage, action=Action.RESUME).key == of_stage.key
+    others = [of_stage, attrs.evolve(PAUSE, group="shipping"), attrs.evolve(PAUSE, topic="t")]
+    others += [attrs.evolve(PAUSE, action=each) for each in (Action.RESUME, Action.SET_RATE, Action.RESTART)]
+    assert len({each.key for each in [PAUSE, *others]}) == 7
 
 
 def test_answers_have_a_topic_of_their_own() -> None:

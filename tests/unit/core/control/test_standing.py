@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import attrs
@@ -93,3 +94,17 @@ def test_the_oldest_skips_are_forgotten_beyond_a_number(monkeypatch: pytest.Monk
 def test_a_restart_leaves_nothing_behind() -> None:
     state = after(attrs.evolve(PAUSE, action=Action.RESTART))
     assert (paused(state), state.rate(0.0), state.skips) == ([], None, {})
+
+
+def test_a_process_that_reads_the_compacted_topic_comes_to_the_same() -> None:
+    pauses = [attrs.evolve(PAUSE, stage=stage, seconds=seconds) for stage in (None, 1) for seconds in (None, 60.0)]
+    resumes = [attrs.evolve(RESUME, stage=stage) for stage in (None, 1)]
+    for commands in itertools.product([*pauses, *resumes], repeat=4):
+        whole = {now: after(*commands).holds(STAGES, now) for now in (5000.0, 65_000.0)}
+        for to in range(5):
+            last = {command.key: number for number, command in enumerate(commands[:to], 1)}
+            rest = after()
+            for number, command in enumerate(commands, 1):
+                if number > to or last[command.key] == number:  # else it was deleted
+                    rest.take(command, number * 1000.0)
+            assert {now: rest.holds(STAGES, now) for now in whole} == whole, commands
