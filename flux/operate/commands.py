@@ -7,7 +7,7 @@ commands, and whoever gives one must know that.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -30,6 +30,7 @@ from flux.system import SYSTEM
 WAIT = 10.0
 """Seconds for the answers."""
 _POLL = 0.25
+_LOOK = 3.0
 _HOLDS = (Action.PAUSE, Action.SET_RATE, Action.SKIP)
 """What a worker that starts later obeys too."""
 
@@ -46,11 +47,13 @@ class Addressees:
 
 @attrs.define
 class CommandOutcome:
-    """`answers`: by the key of the process; `silent`: processes that did not answer in time."""
+    """`answers`: by the key of the process; `silent`: processes that did not answer in time; `unread`: why answers
+    could not be read."""
 
     command: WorkerCommand
     addressees: Addressees
     answers: dict[str, CommandAnswer] = attrs.field(factory=dict)
+    unread: str = ""
 
     @property
     def silent(self) -> list[ReceivedReport]:
@@ -62,12 +65,13 @@ class CommandOutcome:
         addressees = self.addressees
         refused = any(not answer.ok for answer in self.answers.values())
         nobody = not self.answers and self.command.action is Action.RESTART
-        return not (nobody or refused or self.silent or addressees.deaf or addressees.unknown)
+        return not (nobody or refused or self.unread or self.silent or addressees.deaf or addressees.unknown)
 
     @property
     def problems(self) -> list[str]:
         """Sentences about those that did not answer."""
-        found = [
+        found = [f"the command is given, but not all answers can be read: {self.unread}"] if self.unread else []
+        found += [
             f"{each.report.name}: no answer in time; its last report is {lasting(each.age)} old" for each in self.silent
         ]
         found += [f"{each.report.name}: runs without --control" for each in self.addressees.deaf]
@@ -181,26 +185,60 @@ def give(
     system: System = SYSTEM,
 ) -> CommandOutcome:
     """Writes the command, and waits up to `wait` seconds for the answers of all who should obey. Raises BrokerError,
-    and ConfigurationError without a right: then the command is not given."""
+    and ConfigurationError without a right: then the command is not given, or the error says that it may be."""
     topic = commands_topic()
     answers = answers_topic(topic)
     require_topics(admin, topic, command.topic, system)
     with explaining_denied(f"to read the answers, allow this login READ and DESCRIBE on topic {answers}"):
         starts = {TopicPartition(answers, number): span.end for number, span in spans_of(admin, answers).items()}
-    reader = adapter.reader(starts)
+    _write(adapter, topic, command, system)
+    outcome = CommandOutcome(command, addressees)
+    try:
+        for answer in _answers(adapter, starts, command.id, system.monotonic() + wait, system):
+            if answer is not None:
+                outcome.answers[answer.process] = answer
+                on_answer(answer)
+            if not outcome.silent or should_stop():
+                return outcome
+        admin.watermarks(answers, _LOOK)  # whether the cluster is there to be read
+    except BrokerError as error:
+        denied = f": allow this login READ and DESCRIBE on topic {answers}" if error.fault is Fault.DENIED else ""
+        outcome.unread = f"{error}{denied}"
+    return outcome
+
+
+def _write(adapter: Cluster, topic: str, command: WorkerCommand, system: System) -> None:
+    written = [ProducerRecord(command.to_json(), command.key)]
     try:
         with explaining_denied(f"to give commands, allow this login WRITE on topic {topic}"):
-            written = [ProducerRecord(command.to_json(), command.key)]
             write_all(adapter, topic, written, system, compression="none")  # any client must be able to read it
-        outcome = CommandOutcome(command, addressees)
-        deadline = system.monotonic() + wait
-        while outcome.silent and system.monotonic() < deadline and not should_stop():
-            for batch in reader.poll(500, _POLL).batches:
-                for record in batch.records:
-                    answer = CommandAnswer.from_json(record.value())
-                    if answer is not None and answer.id == command.id:
-                        outcome.answers[answer.process] = answer
-                        on_answer(answer)
-        return outcome
+    except BrokerError as error:
+        if error.fault is not Fault.UNAVAILABLE:
+            raise
+        raise BrokerError(
+            f"{error}: the command may be given: give it again, or look at flux status", error.fault
+        ) from None
+
+
+def _answers(
+    adapter: Cluster, starts: Mapping[TopicPartition, int], id: str, until: float, system: System
+) -> Iterator[CommandAnswer | None]:
+    """Each answer as it comes, and None from time to time. Raises BrokerError."""
+    positions = dict(starts)
+    reader = adapter.reader(positions)
+    try:
+        while system.monotonic() < until:
+            try:
+                records = [record for batch in reader.poll(500, _POLL).batches for record in batch.records]
+            except BrokerError as error:
+                if error.fault is not Fault.UNAVAILABLE:
+                    raise
+                reader.close()
+                system.sleep(_POLL)
+                reader, records = adapter.reader(positions), []
+            positions |= {TopicPartition(each.topic(), each.partition()): each.offset() + 1 for each in records}
+            found = [CommandAnswer.from_json(record.value()) for record in records]
+            yield from [answer for answer in found if answer is not None and answer.id == id]
+            yield None
     finally:
         reader.close()

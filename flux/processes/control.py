@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from flux.consuming.task_runtime import TaskRuntime
 from flux.consuming.topic_follower import TopicFollower
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.control.commands import CommandAnswer, WorkerCommand, answers_topic
+from flux.core.control.commands import VALID, CommandAnswer, WorkerCommand, answers_topic
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import process_key, process_name
 from flux.core.ports import ProducerPort, ProducerRecord, ProducerSettings, Record, System
 from flux.processes.command_topics import commands_topic, explaining_denied, require_topics
-from flux.processes.controlled_task import ControlledTask
+from flux.processes.controlled_task import CommandResult, ControlledTask
 from flux.system import Lock
 
 logger = logging.getLogger("flux.control")
@@ -84,6 +84,9 @@ class FollowedCommands:
         self._lock = Lock()
         self._live = False
         """Whether the commands of before this process are read."""
+        self._recent: list[tuple[ControlledTask, WorkerCommand, float]] = []
+        """Those of before whose sender may still wait for an answer."""
+        self._answering = Lock()
         self._logged = ""
 
     def read(self) -> bool:
@@ -108,6 +111,10 @@ class FollowedCommands:
         with self._lock:
             self._live = True
             self._apply_locked()
+            results = [(task, command, task.result(command, at, {})) for task, command, at in self._recent]
+            self._recent.clear()
+        for result in results:
+            self._answer(*result)
         return True
 
     def apply(self) -> None:
@@ -142,8 +149,15 @@ class FollowedCommands:
         with self._lock:
             if not self._live:
                 task.standing.take(command, at)
+                if at >= 1000 * (self._system.now() - VALID):
+                    self._recent.append((task, command, at))
                 return
             done = task.obey(command, at)
+        self._answer(task, command, done)
+        if done.restarts:
+            self._process.restart()
+
+    def _answer(self, task: ControlledTask, command: WorkerCommand, done: CommandResult) -> None:
         answer = CommandAnswer(
             id=command.id,
             process=self._process.key,
@@ -152,18 +166,14 @@ class FollowedCommands:
             ok=done.ok,
             text=done.text,
         )
-        self._answer(answer)
-        if done.restarts:
-            self._process.restart()
-
-    def _answer(self, answer: CommandAnswer) -> None:
-        try:
-            self._answers = self._answers or self._job.adapter.producer(_SETTINGS)
-            record = ProducerRecord(answer.to_json(), answer.id.encode())
-            self._answers.write(answers_topic(self._topic), [record], self._answered)
-            self._answers.flush(_FLUSH)
-        except BrokerError as error:
-            self._answered(error, None)
+        record = ProducerRecord(answer.to_json(), answer.id.encode())
+        with self._answering:
+            try:
+                self._answers = self._answers or self._job.adapter.producer(_SETTINGS)
+                self._answers.write(answers_topic(self._topic), [record], self._answered)
+                self._answers.flush(_FLUSH)
+            except BrokerError as error:
+                self._answered(error, None)
 
     def _answered(self, error: BrokerError | None, _: Record | None) -> None:
         if error is not None and str(error) != self._logged:

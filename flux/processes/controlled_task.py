@@ -70,13 +70,27 @@ class ControlledTask:
 
     def obey(self, command: WorkerCommand, at: float) -> CommandResult:
         """Takes a command that was given at `at`, in milliseconds since the epoch, while this process runs."""
+        before = dict(self._control.held)
+        self.standing.take(command, at)
+        self.apply()
+        if command.action is not Action.RESTART:
+            return self.result(command, at, before)
+        late = (self._now - at) / 1000
+        if late > VALID:
+            return CommandResult(False, f"did nothing: the command came {late:.0f} s late by this machine's clock")
+        logger.warning("%s: restarts, as %s wants", self.name, one_line(command.by), extra={"task": self.name})
+        return CommandResult(True, "restarts", restarts=True)
+
+    def result(self, command: WorkerCommand, at: float, before: Mapping[int, Hold]) -> CommandResult:
+        """Of a command that was taken. `before`: the stages that were paused then."""
         control = self._control
         stages = [each for each in control.stages if command.stage in (None, each)]
         if not stages:
             return CommandResult(False, f"does not run stage {command.stage}")
-        before = dict(control.held)
-        self.standing.take(command, at)
-        self.apply()
+        if command.seconds is not None and at + 1000 * command.seconds <= self._now:
+            return CommandResult(
+                False, "did nothing: by this machine's clock its time was over when it came; see flux doctor --clock"
+            )
         match command.action:
             case Action.PAUSE:
                 calls = control.calls(stages)
@@ -88,13 +102,7 @@ class ControlledTask:
             case Action.SKIP:
                 return self._skipped(command)
             case Action.RESTART:
-                late = (self._now - at) / 1000
-                if late > VALID:
-                    return CommandResult(
-                        False, f"did nothing: the command came {late:.0f} s late by this machine's clock"
-                    )
-                logger.warning("%s: restarts, as %s wants", self.name, one_line(command.by), extra={"task": self.name})
-                return CommandResult(True, "restarts", restarts=True)
+                return CommandResult(True, "has started since")
 
     def _resumed(self, stages: list[int], before: Mapping[int, Hold]) -> CommandResult:
         left = {stage: hold for stage, hold in self._control.held.items() if stage in stages}

@@ -7,10 +7,11 @@ from typing import Any
 import attrs
 import pytest
 
+from flux.adapters.memory.reader import MemoryReader
 from flux.core.control.commands import Action, CommandAnswer
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.monitoring.report import TOPIC, Report
-from flux.core.ports import ProducerRecord
+from flux.core.ports import PollResult, ProducerRecord
 from flux.core.stage import Stages
 from flux.operate.commands import (
     Addressees,
@@ -133,6 +134,58 @@ def test_the_wait_for_answers_is_bounded() -> None:
     outcome = cluster.give(addressees_of(received(report(1)), {MAIN: 1}), wait=5.0)
     assert [each.report.pid for each in outcome.silent] == [1]
     assert 5.0 <= cluster.system.monotonic() - began < 6.0
+
+
+def test_a_cluster_that_becomes_unavailable_during_the_wait_ends_it_in_time_with_what_is_known() -> None:
+    cluster, one, two = Cluster(), report(1), report(2)
+
+    def lose() -> None:
+        cluster.kit.kit.write(ProducerRecord(answer(one).to_json(), PAUSE.id.encode()), topic="flux-commands-answers")
+        cluster.system.after(1.0, lambda: setattr(cluster.kit.broker, "available", False))
+
+    cluster.system.after(1.0, lose)
+    began = cluster.system.monotonic()
+    outcome = cluster.give(addressees_of(received(one, two), {MAIN: 2}), wait=5.0)
+    assert cluster.system.monotonic() - began < 9.0
+    assert list(outcome.answers.values()) == [answer(one)]
+    assert not outcome.ok
+    assert outcome.problems == [
+        "the command is given, but not all answers can be read: memory://kit is unavailable",
+        "host-1 pid 2: no answer in time; its last report is 2 seconds old",
+    ]
+
+
+def test_answers_that_may_not_be_read_are_told_with_the_missing_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+
+    def refuse(*_: object) -> Any:
+        raise BrokerError("not authorized", Fault.DENIED)
+
+    monkeypatch.setattr(MemoryReader, "poll", refuse)
+    outcome = cluster.give(addressees_of(received(report(1)), {MAIN: 1}))
+    assert outcome.problems[0].endswith("allow this login READ and DESCRIBE on topic flux-commands-answers")
+
+
+def test_a_reader_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, one = Cluster(), report(1)
+    poll, failures = MemoryReader.poll, [BrokerError("gone", Fault.UNAVAILABLE)]
+
+    def fail_once(reader: MemoryReader, most: int, timeout: float) -> PollResult:
+        if not failures:
+            return poll(reader, most, timeout)
+        cluster.kit.kit.write(ProducerRecord(answer(one).to_json(), PAUSE.id.encode()), topic="flux-commands-answers")
+        raise failures.pop()
+
+    monkeypatch.setattr(MemoryReader, "poll", fail_once)
+    assert cluster.give(addressees_of(received(one), {MAIN: 1})).ok
+
+
+def test_a_command_whose_write_is_not_acknowledged_may_be_given() -> None:
+    cluster = Cluster()
+    gone = BrokerError("no acknowledgement", Fault.UNAVAILABLE)
+    cluster.kit.broker.fail_writes(lambda topic, partition, record: gone)
+    with pytest.raises(BrokerError, match="no acknowledgement: the command may be given: give it again"):
+        cluster.give(Addressees({}))
 
 
 def test_the_commands_topic_is_compacted_and_holds_the_last_command_of_a_kind() -> None:

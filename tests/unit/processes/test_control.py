@@ -170,6 +170,43 @@ def test_a_worker_that_starts_while_its_task_is_paused_makes_no_call(
     assert "stage 0-1: resumed" in caplog.text
 
 
+@pytest.mark.parametrize("action", list(Action))
+def test_a_worker_that_is_starting_when_the_command_is_given_answers_when_it_obeys(
+    peer: Commanded, action: Action
+) -> None:
+    more = {"stage": 0, "partition": 0, "offset": 0} if action is Action.SKIP else {}
+    task = peer.task(peer.handler())
+    with peer.commanded(task):
+        pass  # makes the topics
+    id = peer.give(action, **more)
+    with peer.commanded(task):
+        wait_for(lambda: peer.answers(id), "the answer")
+    [answer] = peer.answers(id)
+    assert answer.ok, answer
+    assert (answer.text == "has started since") is (action is Action.RESTART)
+
+
+def test_a_worker_that_starts_long_after_a_command_does_not_answer_it(
+    peer: Commanded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.processes.control.VALID", -1.0)
+    task = peer.task(peer.handler())
+    with peer.commanded(task):
+        pass
+    id = peer.give(Action.PAUSE)
+    with peer.commanded(task):
+        assert peer.ask(Action.SET_RATE, rate=5).ok
+    assert peer.answers(id) == []
+
+
+def test_a_process_whose_clock_says_that_the_time_was_over_says_that_it_did_nothing(peer: Commanded) -> None:
+    with peer.commanded(peer.task(peer.handler())) as running:
+        for action in (Action.PAUSE, Action.SET_RATE):
+            answer = peer.ask(action, seconds=0.0, rate=5.0)
+            assert (answer.ok, "by this machine's clock" in answer.text) == (False, True)
+        assert peer.paused(running) == []
+
+
 def test_a_rate_is_set_and_set_back(peer: Commanded, caplog: pytest.LogCaptureFixture) -> None:
     task = peer.task(peer.handler(), rate_limit=1000.0)
     with peer.commanded(task) as running:
