@@ -18,7 +18,7 @@ from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import at_most, coming, lasting, many, rate
 from flux.operate.status.oldest_unfinished import OldestUnfinished
-from flux.operate.status.progress import uncommitted
+from flux.operate.status.progress import PartitionCrashes, uncommitted
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.task_status import (
     Blocker,
@@ -28,7 +28,7 @@ from flux.operate.status.task_status import (
     TaskStatus,
 )
 
-_MAX_BLOCKERS = 20
+_MAX_BLOCKERS = _MAX_CRASHES = 20
 _MAX_PROCESSES = 30
 _COLUMNS = ("stage", "", "topic", "members", "lag", "waiting", "next due", "done/s", "failed/s")
 _NUMBERS = ("stage", "members", "lag", "waiting", "next due", "done/s", "failed/s")
@@ -46,6 +46,10 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
             shown.append(Text(f"and {len(paused) - _MAX_PROCESSES:,} more: see --json"))
     if found.held_back:
         shown += [Text(""), *(Text(one_line(held_line(found, each)), style="yellow") for each in found.held_back)]
+    if found.crashes:
+        shown += [Text(""), *(Text(one_line(f"{each.at}: {each.text}"), style="yellow") for each in _crashes(found))]
+        if len(found.crashes) > _MAX_CRASHES:
+            shown.append(Text(f"and {len(found.crashes) - _MAX_CRASHES:,} more: see --json"))
     if blockers:
         shown += [Text(""), _blockers(blockers)]
         if len(blockers) > _MAX_BLOCKERS:
@@ -103,8 +107,14 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         yield one_line(f"{at} paused: {pausing.what}, {since}")
     for held in found.held_back:
         yield one_line(f"{at} held back: {held_line(found, held)}")
+    for crashed in _crashes(found):
+        yield one_line(f"{at} crashed: {crashed.at}: {crashed.text}")
     for blocker in blockers[:_MAX_BLOCKERS]:
         yield one_line(f"{at} blocked: {blocker_line(blocker)}")
+
+
+def _crashes(found: TaskStatus) -> list[PartitionCrashes]:
+    return found.crashes[:_MAX_CRASHES]
 
 
 def held_line(found: TaskStatus, held: HeldBack) -> str:
@@ -223,6 +233,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "dead_rate": found.dead_rate(before),
         "held_back": [_held_object(found, each) for each in found.held_back],
         "schedules": [schedule_object(each) for each in found.schedules],
+        "crashes": [{**each.at._asdict(), **each.mark._asdict()} for each in found.crashes],
         "paused": [_pause_object(each) for each in found.pauses()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],

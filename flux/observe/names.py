@@ -109,6 +109,12 @@ OPEN = Metric(
     "Records being forwarded to the next stage, including those that it refuses.",
 )
 PARTITIONS = Metric("flux_assigned_partitions", "gauge", _TOPIC, "Partitions assigned to this process.")
+CRASH_SUSPECTS = Metric(
+    "flux_crash_suspects",
+    "gauge",
+    _STAGE,
+    "Assigned partitions whose processes vanished, so that their records are called in windows or alone: max_crashes.",
+)
 POLL_AGE = Metric("flux_poll_age_seconds", "gauge", _STAGE, "Time since the last step of the stage's poll loop.")
 BUFFERED = Metric(
     "flux_producer_buffered_records",
@@ -152,6 +158,7 @@ ALL = (
     LIMIT,
     OPEN,
     PARTITIONS,
+    CRASH_SUSPECTS,
     POLL_AGE,
     BUFFERED,
     READY,

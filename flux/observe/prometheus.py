@@ -238,6 +238,7 @@ class Metrics(Hooks, Collector):
         families.set(names.IN_FLIGHT, stage, len(calls_of(engine)))
         families.set(names.OPEN, stage, engine.open_forwards)
         families.set(names.PARTITIONS, topic, len(engine.partitions))
+        families.set(names.CRASH_SUSPECTS, stage, len(engine.suspicious))
         if not runtime.left:
             families.set(names.POLL_AGE, stage, max(0.0, now - runtime.stepped_at))
         lag = self._lags.of(engine)

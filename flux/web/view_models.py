@@ -9,6 +9,7 @@ import attrs
 from flux.consuming.open_transactions import HeldBack
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
+from flux.operate.status.progress import PartitionCrashes
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.schedules import ScheduleStatus
 from flux.operate.status.task_status import (
@@ -89,6 +90,7 @@ class Sample:
     reports: Sequence[ReceivedReport] | None
     paused: Sequence[TaskPause]
     held_back: Sequence[HeldBack]
+    crashes: Sequence[PartitionCrashes]
     schedules: Sequence[ScheduleStatus] = ()
 
     @property
@@ -160,6 +162,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.reports,
         found.pauses(),
         found.held_back,
+        found.crashes,
         found.schedules,
     ), stuck_since
 

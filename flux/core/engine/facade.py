@@ -80,8 +80,8 @@ class Engine:
         self.waiting_offsets = partitions.waiting_offsets
         self.start_offsets = partitions.start_offsets
         self.topic_propagation = partitions.topic_propagation
-        self.settled = retries.settled
-        self.unacknowledged = retries.unacknowledged
+        self.suspicious = partitions.suspicious
+        self.settled, self.unacknowledged = retries.settled, retries.unacknowledged
         self.written, self.unwritten, self.all_written = retries.written, retries.unwritten, retries.all_written
         self.left_group = retries.left_group
         self.failures = retries.failures

@@ -8,6 +8,7 @@ was calling.
 from __future__ import annotations
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commands import Level
 from flux.core.engine.common import Common
 from flux.core.engine.crashes import LARGEST_WINDOW
 from flux.core.engine.dispatch import Dispatch
@@ -66,6 +67,8 @@ class Suspects:
                 continue
             if assignment.crashes.careful and self._is_cleared(assignment, now):
                 assignment.crashes.cleared(now)
+                text = f"{assignment.partition}: no record is in doubt any more; the next ones are called in windows"
+                self._common.log_events.add(Level.INFO, text, about=assignment.partition)
                 self._common.commits.soon(now)
             if assignment.crashes.windowed:
                 self._extend(assignment, now)

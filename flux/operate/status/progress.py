@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.engine.offset_tracker import OffsetTracker, read_metadata
+from flux.core.engine.crashes import ALONE_AFTER, Mark
+from flux.core.engine.offset_tracker import OffsetTracker, read_mark, read_metadata
 from flux.core.monitoring.report import StageReport
-from flux.core.ports import AdminPort, CommittedOffset, GroupMember, Watermarks
+from flux.core.ports import AdminPort, CommittedOffset, GroupMember, TopicPartition, Watermarks
 from flux.core.stage import Stage
+from flux.operate.formatting import many
 
 
 @attrs.frozen
@@ -38,6 +40,36 @@ class Progress:
     def done_above(self) -> int:
         """Offsets done above the committed offset."""
         return sum(end - start for start, end in self.done)
+
+
+@attrs.frozen
+class PartitionCrashes:
+    """Processes in a row that have vanished while they worked on a partition, as its last commit says."""
+
+    at: TopicPartition
+    mark: Mark
+
+    @property
+    def text(self) -> str:
+        crashes, alone, until, rests = self.mark
+        known = [many(crashes, "crash", "crashes")]
+        if until is not None:
+            how = "alone" if crashes >= ALONE_AFTER else "in windows"
+            known.append(f"records below offset {until} are called {how}")
+        if alone is not None:
+            how = "was the only call during the last one" if rests else "is called alone now"
+            known.append(f"the record at offset {alone} {how}")
+        return ": ".join(filter(None, (known[0], "; ".join(known[1:]))))
+
+
+def crashes_of(stage: Stage, committed: Mapping[int, CommittedOffset]) -> list[PartitionCrashes]:
+    """Of the partitions that have any."""
+    marks = {number: read_mark(*stored) for number, stored in sorted(committed.items())}
+    return [
+        PartitionCrashes(TopicPartition(stage.topic, number), mark)
+        for number, mark in marks.items()
+        if mark is not None and mark.crashes
+    ]
 
 
 def committed_after(stored: CommittedOffset | None, offset: int, low: int, max_metadata: int) -> CommittedOffset | None:

@@ -13,7 +13,7 @@ from flux.core.stage import Role, Stage
 from flux.operate.formatting import lasting
 from flux.operate.held_keys import HeldKeys
 from flux.operate.status.oldest_unfinished import OldestUnfinished
-from flux.operate.status.progress import Progress
+from flux.operate.status.progress import PartitionCrashes, Progress, crashes_of
 from flux.operate.status.records import NOT_EXAMINED, Counted, Gaps
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.schedules import ScheduleStatus
@@ -118,6 +118,11 @@ class TaskStatus:
     def most_lag(self, each: StageStatus) -> bool:
         """Whether a stage's lag may be less, because markers of transactions are counted."""
         return (self.exactly_once or any(gaps.ranges for gaps in each.gaps.values())) and not each.counted
+
+    @property
+    def crashes(self) -> list[PartitionCrashes]:
+        """Of the partitions whose processes have vanished: see `max_crashes`."""
+        return [one for each in self.stages for one in crashes_of(each.stage, each.committed)]
 
     @property
     def now_ms(self) -> int:

@@ -22,6 +22,7 @@ from flux.adapters.memory.admin import MemoryAdmin
 from flux.cli.status import Watched
 from flux.cli.status_output import as_object, lines, parts, summary
 from flux.consuming.open_transactions import HeldBack
+from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
@@ -248,6 +249,24 @@ def test_what_an_open_transaction_holds_back_is_named_with_a_command_to_paste() 
         "seconds": 60.0,
         "remedy": held.remedy,
     }
+
+
+def test_partitions_whose_processes_vanished_are_named_with_what_is_called_alone() -> None:
+    committed = {
+        number: CommittedOffset(5, OffsetTracker(5).metadata(Mark(2, 7, 9) if number < 22 else Mark(0)))
+        for number in range(30)
+    }
+    found = TaskStatus(0.0, [StageStatus(Stage(0, "orders", "billing", Role.MAIN), True, committed)], None, None)
+    says = "2 crashes: records below offset 9 are called alone; the record at offset 7 is called alone now"
+    crashed = [line for line in lines(found, [], None) if " crashed: " in line]
+    assert (len(crashed), crashed[3]) == (20, f"00:00:00Z crashed: orders[3]: {says}")
+    texts = [part.plain for part in parts(found, [], None) if isinstance(part, Text)]
+    assert f"orders[19]: {says}" in texts
+    assert f"orders[20]: {says}" not in texts
+    assert "and 2 more: see --json" in texts
+    shown = as_object("Billing", found, [], None)["crashes"]
+    assert len(shown) == 22
+    assert shown[3] == {"topic": "orders", "partition": 3, "crashes": 2, "alone": 7, "until": 9, "rests": False}
 
 
 def test_figures_that_may_be_less_are_marked() -> None:

@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import flux
 from flux.core.control.standing import Hold
+from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
-from flux.core.ports import CommittedOffset, ProducerRecord, Watermarks
+from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, Watermarks
 from flux.observe import names
 from flux.observe.gather import NoAnswer, live, merge, metrics, ready
 from flux.observe.lags import Lag, lag_of
@@ -212,6 +213,20 @@ def test_a_pause_by_somebody_is_one_too() -> None:
         assert read(watching.text())("flux_paused") == 1
         control.hold({})
         assert read(watching.text())("flux_paused") == 0
+
+
+def test_a_partition_whose_processes_vanished_is_counted() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+    task = peer.task(lambda message: None, max_crashes=3)
+    vanished = CommittedOffset(0, OffsetTracker(0).metadata(Mark(1, None, 9)))
+    peer.broker.set_committed_offset(task.group_id, TopicPartition(task.topic, 0), vanished)
+    worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    with running(worker):
+        wait_for(lambda: worker.ready, "the start")
+        wait_for(lambda: read(watching.text())("flux_crash_suspects", stage=0) == 1, "it is found")
+        assert read(watching.text())("flux_crash_suspects", stage=1) == 0
+    watching.close()
 
 
 def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from flux.core import flux_headers
+from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Paused
@@ -201,6 +202,15 @@ def test_a_host_whose_calls_are_paused_is_named_with_how_many_failed(web: Web) -
         "for 1.5 minutes by TooManyFailures on host pid 7 (process 0), calls for acme<: 9 of the last 9 calls failed."
     )
     assert shown in page
+
+
+def test_a_partition_whose_processes_vanished_is_named(web: Web) -> None:
+    stored = CommittedOffset(0, OffsetTracker(0).metadata(Mark(2, 7, 9)))
+    web.yard.broker.set_committed_offset("billing", TopicPartition("orders", 0), stored)
+    web.take_sample()
+    for path, name in (("/", "Billing: orders[0]"), ("/tasks/Billing", "orders[0]")):
+        page = text_of(web.get(path))
+        assert f"{name} : 2 crashes: records below offset 9 are called alone; the record at offset 7" in page
 
 
 # -- waiting

@@ -333,6 +333,7 @@ def test_after_two_crashes_a_record_is_called_when_its_name_is_committed() -> No
     mark(driver)
     assert driver.work(driver.take()) == [3]
     assert commit(driver) == Mark(1, None, 4 + 16)  # what is not in doubt is called in windows
+    assert "no record is in doubt any more" in driver.log_events()
     assert not driver.engine.wants_alone(driver.now)
     assert driver.work_all() == list(range(4, 20))
 
