@@ -105,14 +105,17 @@ def cycle(engine: Engine, now: Clock, longest: float = math.inf) -> Procedure[bo
     if turn.transact:
         yield do.Transact()
     yield do.Write()
+    timeout = min(turn.timeout, longest)
+    if turn.patient:
+        yield do.Rest(timeout)
+        timeout = 0.0
     if not turn.poll:
-        yield do.Rest(min(turn.timeout, longest))
         return False
     unknown = engine.topic_propagation.over(now())
     if unknown is not None:
         raise unknown
     try:
-        polled = yield do.Poll(turn.poll, min(turn.timeout, longest))
+        polled = yield do.Poll(turn.poll, timeout)
     except BrokerError as error:
         if error.fault is not Fault.UNKNOWN_TOPIC:
             raise

@@ -58,7 +58,9 @@ class Turn:
     commit: dict[TopicPartition, CommittedOffset] | None = None
     transact: bool = False
     """Whether what waits for a transaction is due: see `Engine.seal`."""
+    patient: bool = False
+    """Whether to wait for a fact, and for no records, because the stage is full."""
     poll: int = 0
-    """Number of records to poll; 0: do not poll, wait for a fact instead."""
+    """Number of records to poll then; 0: do not poll."""
     timeout: float = 0.0
     """Seconds to wait for records, or for a fact."""

@@ -150,6 +150,13 @@ class Deadlines:
             or any(not forwards.has(entry) for entry in self._open())
         )
 
+    def records_to_poll(self, patient: bool) -> int:
+        """`patient`: the stage is full. It polls all the same while calls wait for a commit, as some clients report its
+        end in a poll only."""
+        if not patient:
+            return self._common.batch
+        return int(self.awaits_commit() or self._suspects.unclear())
+
     def awaits_commit(self) -> bool:
         """Whether records wait for a commit before their calls."""
         return bool(self._dispatch.work.backlogs.held)

@@ -70,8 +70,7 @@ class Engine:
         self.lost = partitions.lost
         self.reset = partitions.reset
         self.committed = partitions.committed
-        self.must_commit = partitions.must_commit
-        self.commit_abandoned = partitions.commit_abandoned
+        self.must_commit, self.commit_abandoned = partitions.must_commit, partitions.commit_abandoned
         self.done_at = partitions.done_at
         self.read_offsets = partitions.read_offsets
         self.committable_offsets = partitions.committable_offsets
@@ -197,7 +196,8 @@ class Engine:
             reset=tuple(self._partitions.resets),
             commit=None if self.policy.exactly_once else self.commit(now),
             transact=self.policy.exactly_once and self.transactions.due(now),
-            poll=0 if patient else self._common.batch,
+            patient=patient,
+            poll=self._deadlines.records_to_poll(patient),
             timeout=self._deadlines.rest(now),
         )
 

@@ -266,6 +266,21 @@ def test_a_stage_whose_records_wait_for_a_commit_is_not_quiet_and_looks_often() 
     assert driver.engine.quiet
 
 
+def test_a_full_stage_polls_while_its_calls_wait_for_a_commit() -> None:
+    driver = Driver(max_crashes=3)
+    driver.assign(0)
+    driver.poll(*range(FULL))
+    procedure = procedures.cycle(driver.engine, lambda: driver.now)
+    commit = next(procedure)
+    assert isinstance(commit, do.StartCommit)
+    # a wait first, in which an event loop may end the commit, then a poll, in which librdkafka reports its end
+    assert [next(procedure) for _ in range(3)] == [do.Write(), do.Rest(BUSY_REST), do.Poll(1, 0.0)]
+    driver.engine.committed(commit.offsets, None, driver.now)
+    assert [*procedures.cycle(driver.engine, lambda: driver.now)] == [do.Write(), do.Rest(LEAST_REST)]
+    assert driver.work_all() == list(range(FULL))
+    assert not driver.turn().patient
+
+
 def test_a_blocked_stage_wants_nothing_alone() -> None:
     driver = Driver(max_crashes=3)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1))))
