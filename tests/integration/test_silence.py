@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -117,6 +119,51 @@ def test_questions_that_are_asked_with_less_patience_than_the_client_has(network
     network.proxy.silence()
     until(answered)
     admin.close()
+
+
+_DESCRIBES = """
+import sys
+from flux.adapters.confluent import ConfluentAdapter
+from flux.core.errors import BrokerError
+admin = ConfluentAdapter(sys.argv[1]).admin()
+def described(timeout):
+    try:
+        return admin.members("g", timeout) == []
+    except BrokerError:
+        return False
+while not described(1.0):
+    pass
+print("described", flush=True)
+input()
+assert not any([described(0.1) for _ in range(20)])
+print("unanswered", flush=True)
+input()
+while not described(1.0):
+    pass
+assert all([described(10.0) for _ in range(20)])
+print("again", flush=True)
+"""
+
+
+def test_groups_that_were_described_without_an_answer(network: Network) -> None:
+    """In a process of its own, as librdkafka may end it."""
+    command = [sys.executable, "-c", _DESCRIBES, network.bootstrap]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watchdog = threading.Timer(2 * SECONDS, process.kill)
+        watchdog.start()
+        try:
+            for expected, then in (("described", network.proxy.refuse), ("unanswered", network.proxy.heal)):
+                assert process.stdout.readline().strip() == expected
+                then()
+                process.stdin.write("\n")
+                process.stdin.flush()
+            assert process.stdout.readline().strip() == "again"
+        finally:
+            network.proxy.heal()
+            watchdog.cancel()
+            process.kill()
 
 
 def test_a_producer_that_asks_for_partitions(network: Network, adapter: Any) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import ConsumerGroupType, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AlterConfigOpType,
     ConfigEntry,
@@ -22,6 +22,7 @@ from flux.adapters import operations
 from flux.adapters.confluent.answers import Answers
 from flux.adapters.confluent.commits import committed_offset_of, outside_consumer, raise_first_error
 from flux.adapters.confluent.errors import fault_of
+from flux.adapters.confluent.groups import Groups
 from flux.adapters.confluent.log import ClientLog
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import (
@@ -32,12 +33,10 @@ from flux.core.ports import (
     Permissions,
     System,
     TopicInfo,
-    TopicPartition,
     Watermarks,
 )
 
 _NO_OFFSET = -1  # librdkafka's answer when no record is as new as a timestamp
-_RETRY = 0.2  # seconds between two attempts
 
 
 class ConfluentAdmin:
@@ -49,7 +48,11 @@ class ConfluentAdmin:
         self._protocol = protocol
         self._now = system.monotonic
         self._answers = Answers(properties, log, system)
-        self._client = self._answers.client
+        self._groups = Groups(self._answers, self._now)
+
+    @property
+    def _client(self) -> Any:
+        return self._answers.client
 
     def topic_names(self, timeout: float) -> set[str]:
         return set(self._answers.metadata(timeout).topics)
@@ -111,7 +114,8 @@ class ConfluentAdmin:
         of_topics = {
             name: self._allowed(partial(self._answers.result, future, timeout)) for name, future in futures.items()
         }
-        of_groups = {name: self._allowed(partial(self._group, name, timeout, **options)) for name in groups}
+        described = partial(self._groups.description, timeout=timeout, include_authorized_operations=True)
+        of_groups = {name: self._allowed(partial(described, name)) for name in groups}
         cluster = self._allowed(partial(self._answers.result, self._client.describe_cluster(**options), timeout))
         return Permissions(of_topics, of_groups, cluster)
 
@@ -154,32 +158,14 @@ class ConfluentAdmin:
         return outside_consumer(properties, group, partitions, timeout, self._now, self._client.poll)
 
     def members(self, group: str, timeout: float) -> list[GroupMember]:
-        found = self._described_group(group, timeout)
-        if found is None:
-            return []
-        return [
-            GroupMember(
-                member.member_id,
-                member.client_id,
-                member.host.lstrip("/"),
-                tuple(sorted(TopicPartition(p.topic, p.partition) for p in member.assignment.topic_partitions)),
-            )
-            for member in found.members
-        ]
+        return self._groups.members(group, timeout)
 
     def unreadable_codecs(self, topic: str, timeout: float) -> Mapping[str, str]:
         """None: librdkafka has all of them."""
         return {}
 
     def group_protocol(self, group: str, timeout: float) -> GroupProtocol:
-        found = self._described_group(group, timeout)
-        if found is None or not found.members:
-            used = ""
-        elif found.type is ConsumerGroupType.CONSUMER:
-            used = "consumer"
-        else:
-            used = found.partition_assignor or ""
-        return GroupProtocol(used, (self._protocol,))
+        return GroupProtocol(self._groups.protocol(group, timeout), (self._protocol,))
 
     def watermarks(self, topic: str, timeout: float) -> dict[int, Watermarks]:
         described = self._topic(topic, timeout)
@@ -209,8 +195,7 @@ class ConfluentAdmin:
             self._answers.answer(future, timeout, f"{failed}[{at.partition}]", needs)
 
     def close(self) -> None:
-        """confluent-kafka frees the client when nothing refers to it any more."""
-        self._client = self._answers.client = None
+        self._answers.close()
 
     # -- requests
 
@@ -235,26 +220,6 @@ class ConfluentAdmin:
         return {
             name: entry.value for name, entry in entries.items() if entry.value is not None and not entry.is_sensitive
         }
-
-    def _described_group(self, group: str, timeout: float) -> Any:
-        """None where the group does not exist."""
-        try:
-            return self._group(group, timeout, request_timeout=timeout)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return None
-            raise self._answers.translated(error, *operations.DESCRIBE_GROUP.of(group=group)) from None
-
-    def _group(self, group: str, timeout: float, **options: Any) -> Any:
-        until = self._now() + timeout
-        while True:
-            try:
-                return self._answers.result(self._client.describe_consumer_groups([group], **options)[group], timeout)
-            except KafkaException as error:
-                # Unlike its consumers, librdkafka's admin does not wait until there is a coordinator.
-                if fault_of(error.args[0]) is not Fault.UNAVAILABLE or self._now() + _RETRY > until:
-                    raise
-                self._client.poll(_RETRY)
 
     def _allowed(self, describe: Callable[[], Any]) -> frozenset[str] | None:
         try:

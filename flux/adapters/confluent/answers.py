@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, wait
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from flux.adapters.confluent.callbacks import ErrorCallback
@@ -14,12 +14,13 @@ from flux.adapters.confluent.log import ClientLog
 from flux.adapters.operations import DESCRIBE_TOPIC, LIST_TOPICS
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import System
+from flux.system import Lock
 
 _CHECK_INTERVAL = 0.2  # seconds between two checks whether the login was refused
 
 
 class Answers:
-    """Makes the client, as it needs its error callback. Thread-safe."""
+    """Makes the client, as it needs its error callback, and another one after `replace`. Thread-safe."""
 
     def __init__(self, properties: dict[str, Any], log: ClientLog, system: System) -> None:
         self._log = log
@@ -27,18 +28,43 @@ class Answers:
         self._refused_login: BrokerError | None = None
         on_error = ErrorCallback(log, "cannot log in", properties, self._on_refused)
         self.properties = {"logger": log} | properties | {"error_cb": on_error}
-        self.client: Any = AdminClient(self.properties)
+        self._lock = Lock()
+        self._closed = False
+        self._client: Any = AdminClient(self.properties)
 
-    def result(self, future: Future[Any], timeout: float) -> Any:
+    @property
+    def client(self) -> Any:
+        """Raises BrokerError."""
+        with self._lock:
+            if self._closed:
+                raise BrokerError("the admin client is closed", Fault.FATAL)
+            if self._client is None:
+                try:
+                    self._client = AdminClient(self.properties)
+                except KafkaException as error:
+                    raise self._log.translated(error.args[0], "cannot connect") from None
+            return self._client
+
+    def replace(self, client: Any) -> None:
+        """The next request makes another client. confluent-kafka closes this one when nothing refers to it any more."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed, self._client = True, None
+
+    def result(self, future: Future[Any], timeout: float, slack: float = 1.0) -> Any:
         """Raises KafkaException, and BrokerError: LOGIN as soon as the login is refused, as the request itself would
-        only time out."""
-        until = self._now() + timeout + 1  # librdkafka's own limit comes first
-        while not wait([future], _CHECK_INTERVAL).done:
+        only time out. `slack`: seconds by which librdkafka's own limit comes first."""
+        until = self._now() + timeout + slack
+        while not wait([future], max(min(_CHECK_INTERVAL, until - self._now()), 0.0)).done:
             self.client.poll(0)
             if refused := self._take_refused():
                 raise refused
-            if self._now() > until:
-                raise BrokerError(f"no answer within {timeout:g} s", Fault.UNAVAILABLE)
+            if self._now() >= until:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer within {timeout:.3g} s"))
         self.client.poll(0)
         result = future.result()
         self._log.authentication.accepted()
