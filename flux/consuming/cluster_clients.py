@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import attrs
 
 from flux.consuming.forwarder import ForwardWriter
+from flux.core.errors import BrokerError, Fault
 from flux.core.ports import AdminPort, Cluster, ProducerSettings, System
 from flux.system import Lock
 
@@ -27,12 +28,14 @@ class _Shared:
 
 
 class ClusterClients:
-    """Of one worker. Thread-safe. Each is made for the first task that needs it, and closed with the last."""
+    """Of one worker. Thread-safe. Each is made for the first task that needs it, and closed with the last. A task that
+    has left gets none, as nobody would close it: `admin` and `writer` raise BrokerError (FATAL)."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._lock = Lock()
         self._shared: dict[int, _Shared] = {}
+        self._left: set[object] = set()
 
     def admin(self, user: object, adapter: Cluster) -> AdminPort:
         with self._lock:
@@ -52,6 +55,7 @@ class ClusterClients:
     def leave(self, user: object) -> None:
         """Closes what no other task uses. Blocks."""
         with self._lock:
+            self._left.add(user)
             for shared in self._shared.values():
                 shared.users.discard(user)
             unused = [shared for shared in self._shared.values() if not shared.users]
@@ -65,6 +69,8 @@ class ClusterClients:
                     closing.callback(writer.close, _CLOSE)
 
     def _of_locked(self, user: object, adapter: Cluster) -> _Shared:
+        if user in self._left:
+            raise BrokerError("the task has ended", Fault.FATAL)
         shared = self._shared.setdefault(id(adapter), _Shared(adapter))
         shared.users.add(user)
         return shared

@@ -43,6 +43,7 @@ class ForwardWriter:
         self._settings = settings
         self._system = system
         self._client: ProducerPort | None = None
+        self._closed = False
         self._lock: Lock = system.condition()
 
     def write(
@@ -118,18 +119,23 @@ class ForwardWriter:
                     raise
 
     def close(self, timeout: float) -> None:
-        client, self._client = self._client, None
+        with self._lock:
+            self._closed = True
+            client, self._client = self._client, None
         if client is not None:
             client.close(timeout)
 
     def _opened(self) -> ProducerPort:
         client = self._client
-        if client is None:
+        if client is None and not self._closed:
             made = self._adapter.producer(self._settings)
             with self._lock:
-                client = self._client = self._client or made
+                if not self._closed:
+                    client = self._client = self._client or made
             if client is not made:  # another thread's: all stages write by one client, which keeps the order of each
                 made.close(0)
+        if client is None:
+            raise BrokerError("the worker has ended", Fault.FATAL)
         return client
 
     def _drop(self, client: ProducerPort) -> None:

@@ -33,7 +33,7 @@ def find_start(engine: Engine, wanted: Callable[[], bool]) -> Procedure[None]:
 
 
 def retry_until_answered(
-    engine: Engine, request: Callable[[], Procedure[None]], wanted: Callable[[], bool], what: str = ""
+    engine: Engine, request: Callable[[], Procedure[None]], wanted: Callable[[], bool]
 ) -> Procedure[None]:
     """Repeats a request until it succeeds, or is not `wanted` any more."""
     while wanted():
@@ -43,8 +43,9 @@ def retry_until_answered(
         except BrokerError as error:
             if error.fault in DENIED:
                 raise
-            text = f"{what or f'committed offsets of {engine.stage.group}'} cannot be read: {error}"
-            engine.log(LogEvent(Level.WARNING, text, kind=("offsets", error.fault)))
+            text = f"{engine.stage.group}: no calls before the cluster answers: {error}"
+            failed, _, _ = str(error).partition(":")
+            engine.log(LogEvent(Level.WARNING, text, kind=("start", failed)))
             yield do.Write()
             yield do.Rest(1.0)
 
@@ -81,12 +82,13 @@ def choose_offsets(
 def read_keys(engine: Engine, now: Clock) -> Procedure[None]:
     """Reads what former owners of partitions have written to the topic of keys, before the first call."""
 
+    keys = engine.policy.stages.keys_topic
+
     def request() -> Procedure[None]:
         position = yield do.ReadKeys(REQUEST_TIMEOUT)
         if position is None:
-            raise BrokerError("it was not read to its end yet", Fault.UNAVAILABLE)
+            raise BrokerError(f"topic {keys} is not read to its end yet", Fault.UNAVAILABLE)
         assert engine.order is not None
         engine.order.read_to(position, now())
 
-    keys = engine.policy.stages.keys_topic
-    yield from retry_until_answered(engine, request, lambda: not engine.stopping, keys)
+    yield from retry_until_answered(engine, request, lambda: not engine.stopping)

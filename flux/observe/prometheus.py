@@ -214,9 +214,10 @@ class Metrics(Hooks, Collector):
         if coordinator is None:
             return
         paused, pauses = coordinator.verdicts.paused()
-        paused = paused or bool(coordinator.control.held)
-        families.set(names.PAUSED, (job.name,), paused and not coordinator.ending.ended)
-        families.set(names.PAUSED_NAMES, (job.name,), max(coordinator.inspection.read(_paused_names), default=0))
+        ended = coordinator.ending.ended
+        paused_names = 0 if ended else max(coordinator.inspection.read(_paused_names), default=0)
+        families.set(names.PAUSED, (job.name,), paused or (bool(coordinator.control.held) and not ended))
+        families.set(names.PAUSED_NAMES, (job.name,), paused_names)
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
         coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))

@@ -113,6 +113,8 @@ class Shared:
     exclusion: Exclusion
     facts: int = 0
     """Number of facts so far that a waiting thread may wait for."""
+    ended_at: float | None = None
+    """When the last stage left its group, by the monotonic clock."""
     aborted: set[Run] = attrs.field(factory=set)
     """Runs whose calls never count, however they end."""
 

@@ -69,6 +69,8 @@ class Ending:
         with self._common.lock:
             runtime.left = True
             runtime.polling.end()
+            if self.ended and self._common.ended_at is None:
+                self._common.ended_at = self._common.system.monotonic()
             self._common.wake_all_locked()
         self._log_rebalances()
         self._on_change()

@@ -109,12 +109,14 @@ class Verdicts:
             notify("on_resume_name", news.name, max(0.0, now - news.since))
 
     def paused(self) -> tuple[bool, Pauses]:
-        """Whether calls are paused now, and the number and duration of all pauses, this one included."""
+        """Whether calls are paused now, and the number and duration of all pauses, this one included: it lasts until
+        the task ends."""
         common = self._common
         with common.lock:
-            since, pauses = self._breaker.since, self.pauses
-            lasts = 0.0 if since is None else max(0.0, common.system.monotonic() - since)
-            return since is not None, Pauses(pauses.number, pauses.seconds + lasts)
+            since, pauses, ended_at = self._breaker.since, self.pauses, common.ended_at
+            until = common.system.monotonic() if ended_at is None else ended_at
+            lasts = 0.0 if since is None else max(0.0, until - since)
+            return since is not None and ended_at is None, Pauses(pauses.number, pauses.seconds + lasts)
 
     def report_resume(self, seconds: float) -> None:
         """A pause of `seconds` is over."""

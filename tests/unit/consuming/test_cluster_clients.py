@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from flux.consuming.cluster_clients import ClusterClients
+from flux.core.errors import BrokerError
 from flux.core.ports import Cluster, ProducerSettings
 from flux.system import OperatingSystem
 
@@ -71,6 +72,19 @@ def test_other_limits_of_topics_need_another_producer_and_other_clusters_share_n
     assert not any(client.closed for client in cluster.producers)
     clients.leave("a")
     assert [client.closed for client in cluster.producers] == [1, 1]
+
+
+def test_a_task_that_has_ended_gets_no_client_that_nobody_would_close() -> None:
+    clients, cluster = ClusterClients(OperatingSystem()), Counted()
+    adapter = cast(Cluster, cluster)
+    clients.leave("a")
+    for late in (lambda: clients.admin("a", adapter), lambda: clients.writer("a", adapter, SETTINGS)):
+        with pytest.raises(BrokerError, match="has ended"):
+            late()
+    used(clients, "b", cluster)
+    with pytest.raises(BrokerError, match="has ended"):
+        clients.admin("a", adapter)
+    assert (len(cluster.admins), len(cluster.producers)) == (1, 1)
 
 
 def test_a_client_that_fails_to_close_does_not_keep_the_others_open() -> None:

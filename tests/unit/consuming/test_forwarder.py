@@ -213,6 +213,16 @@ def test_two_threads_that_open_the_writer_at_once_use_one_client() -> None:
     assert [each.is_closed for each in producers.made] == [True, True]
 
 
+def test_a_closed_writer_makes_no_client_that_nobody_would_close() -> None:
+    producers: Any = Producers()
+    writer = ForwardWriter(producers, ProducerSettings(delivery_timeout=1), OperatingSystem())
+    producers.meanwhile = partial(writer.close, 1)
+    for _ in range(2):
+        with pytest.raises(BrokerError, match="has ended"):
+            writer.warm_up([])
+    assert [each.is_closed for each in producers.made] == [True]
+
+
 def test_a_client_that_failed_does_not_take_its_successor_with_it() -> None:
     producers: Any = Producers()
     writer = ForwardWriter(producers, ProducerSettings(delivery_timeout=1), OperatingSystem())

@@ -115,9 +115,38 @@ def test_after_the_end_of_a_worker_nothing_looks_as_if_it_ran() -> None:
         wait_for(lambda: sample("flux_waiting_records") == 1, "one waits")
         peer.write(b"pause")
         wait_for(lambda: sample("flux_paused") == 1, "it is paused")
-    gone = (names.PAUSED, names.WAITING, names.IN_FLIGHT, names.OPEN, names.IN_PLACE, names.PARTITIONS, names.READY)
+    paused = sample("flux_paused_seconds_total") or 0
+    assert paused > 0
+    peer.machine.sleep(5)
+    assert sample("flux_paused_seconds_total") == paused
+    gone = (
+        names.PAUSED,
+        names.PAUSED_NAMES,
+        names.WAITING,
+        names.IN_FLIGHT,
+        names.OPEN,
+        names.IN_PLACE,
+        names.PARTITIONS,
+        names.READY,
+    )
     assert [sample(each.name) for each in gone] == [0] * len(gone)
     assert [sample(each.name) for each in (names.LAG, names.DUE, names.POLL_AGE)] == [None] * 3
+    watching.close()
+
+
+def test_after_the_end_of_a_worker_no_name_is_paused() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+
+    def call(message: flux.Message) -> None:
+        raise ValueError
+
+    rate = flux.FailureRate(0.5, of=2, within=30, by=lambda message: "shop")
+    worker = flux.Worker(peer.task(call, pause_when=rate), adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    peer.write(*[b"bad"] * 5)
+    with running(worker):
+        wait_for(lambda: read(watching.text())("flux_paused_names") == 1, "it is paused")
+    assert read(watching.text())("flux_paused_names") == 0
     watching.close()
 
 
