@@ -177,7 +177,9 @@ class Working:
         ends = [at - self.machine.now() for at in self.commanded.ends_at()]
         engines = [loop.runtime.engine for _, _, loop in self._loops]
         free = [engine for engine in engines if engine.stage.number not in engine.call_limits.held]
-        if any(engine.waiting or engine.call_limits.paused for engine in free):
+        views = {id(engine.key_order): engine.key_order for engine in free if engine.key_order is not None}
+        decided = sum(view.behind_dead for view in views.values())  # by an operator, not by time
+        if any(engine.call_limits.paused for engine in free) or sum(engine.waiting for engine in free) > decided:
             ends.append(left)
         return ends
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.batches import Batches
 from flux.core.engine.commits import Commits
+from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.due_times import DueTimes, whole_ms
 from flux.core.engine.held_back import HeldByName
 from flux.core.engine.key_order import KeyOrder
@@ -29,6 +30,7 @@ class Common:
         "batch",
         "call_limits",
         "commits",
+        "delay_queue",
         "due_times",
         "epoch",
         "held_back",
@@ -59,6 +61,7 @@ class Common:
             if policy.batch is None
             else Batches(policy.batch, policy.ordering)
         )
+        self.delay_queue = DelayQueue(merges=policy.batch is None)
         self.batch = BATCH
         self.stopping = False
         self.epoch = 0.0

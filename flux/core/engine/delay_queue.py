@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.slices import Slice
+from flux.core.message import Message
 
 _WHOLE = 50
 """Average number of records taken from one slice from which on they stay a slice of their own."""
@@ -126,6 +128,23 @@ class DelayQueue:
         if not self._merges or len(taken) == 1 or count >= _WHOLE * len(taken):
             return assignment, [piece.part(start, stop) for piece, start, stop in taken]
         return assignment, [_merged(taken)]
+
+    def bring_forward(self, wanted: Callable[[Message], bool], now_ms: int) -> None:
+        """Those of the wanted records that would be due later are due at `now_ms`. Looks at all records."""
+        for assignment in list(self._queues):
+            for *_, waiting in self._queues.pop(assignment):
+                piece, left = waiting.piece, range(waiting.at, len(waiting.piece))
+                early = [index for index in left if piece.due_times[index] > now_ms and wanted(piece.messages[index])]  # type: ignore[index]
+                if not early:
+                    self._push(assignment, waiting)
+                    continue
+                size = waiting.bytes * len(early) // len(left)
+                first = piece.selected(sorted(early, key=lambda index: piece.records[index].offset()))
+                first.due_times = [now_ms] * len(first)
+                self._push(assignment, _Waiting(first, size))
+                if len(early) < len(left):
+                    late = piece.selected(sorted(set(left).difference(early)))
+                    self._push(assignment, _Waiting(late, waiting.bytes - size))
 
     def drop(self, assignment: Assignment) -> None:
         """Discards the records of one partition."""

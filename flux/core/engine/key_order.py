@@ -64,12 +64,14 @@ class OrderEntry:
 
 
 class Change(NamedTuple):
-    """`entry` None: it was removed. `is_new`: the record was not outstanding before."""
+    """`entry` None: it was removed. `is_new`: the record was not outstanding before. `freed`: it was a dead letter that
+    held its key, and is none any longer."""
 
     origin: Origin
     entry: OrderEntry | None
     name: KeyName
     is_new: bool
+    freed: bool
 
 
 def entry_name(origin: Origin) -> bytes:
@@ -116,7 +118,8 @@ class KeyOrder:
             if entry is not None:
                 self._add(origin, entry)
             key = (entry or before).key  # type: ignore[union-attr]
-            changes.append(Change(origin, entry, (origin[0], key), before is None))
+            freed = before is not None and before.dead and (entry is None or not entry.dead)
+            changes.append(Change(origin, entry, (origin[0], key), before is None, freed))
         return changes
 
     def read_to(self, position: int) -> None:
@@ -139,6 +142,11 @@ class KeyOrder:
         """(key, least outstanding offset, its entry, number of records outstanding) of each held key."""
         for name, offsets in self._offsets.items():
             yield name, offsets[0], self._entries[name[0], offsets[0]], len(offsets)
+
+    @property
+    def behind_dead(self) -> int:
+        """Number of records behind dead letters that hold their keys."""
+        return sum(number - 1 for _, _, entry, number in self.heads() if entry.dead)
 
     def _add(self, origin: Origin, entry: OrderEntry) -> None:
         partition, offset = origin

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.key_order import KeyName, Origin
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.slices import Entry
+from flux.core.message import Message
 
 Place = tuple[KeyName, Origin, int]
 """A record's key, its place in the main topic, and the version of its copy; -1: it is in the main topic."""
@@ -27,6 +28,18 @@ def place_of(entry: Entry, main: bool) -> Place | None:
         return None
     _, partition, offset = parsed.origin
     return (partition, key), (partition, offset), parsed.order
+
+
+def has_one_of(names: Container[KeyName]) -> Callable[[Message], bool]:
+    """Whether a message of a retry stage is a copy of a record with one of these keys."""
+
+    def has(message: Message) -> bool:
+        parsed = message.flux_headers
+        if parsed.order is None or parsed.origin is None or message.key is None:
+            return False
+        return (parsed.origin[1], message.key) in names
+
+    return has
 
 
 class Parked:

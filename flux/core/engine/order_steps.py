@@ -16,6 +16,7 @@ from flux.core.message import Message
 from flux.core.stage import Role, Stage
 
 _LEAST_WAIT = 1.0  # seconds, for followers of a dead letter, and of what makes no progress
+_LONGEST_WAIT = 3600.0  # seconds, for followers of a dead letter, which may be freed at any time
 
 
 class OrderSteps:
@@ -58,7 +59,8 @@ class OrderSteps:
             due = now_ms
             if leader.dead or target.number == self._common.stage.number:
                 wait = self._common.due_times.wait(target, None, entry.assignment.jitter)
-                due += round(max(wait, _LEAST_WAIT) * 1000)
+                wait = max(min(wait, _LONGEST_WAIT) if leader.dead else wait, _LEAST_WAIT)
+                due += round(wait * 1000)
         message = entry.message
         new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts)
         copy = following_copy(message, target, self._stages.group, new, (due - now_ms) / 1000)

@@ -1,15 +1,14 @@
 """Order kept through retries (`retry_order = "key"`): which records of one stage may be called, and what becomes of
 the others.
 
-Rule: a record is called only if no earlier one of its key is outstanding in any stage. In the main stage, a record
-behind an outstanding one is entered and forwarded without a call, as a follower. In a retry stage, the first
-outstanding record of a key is called when it is due; a follower waits in memory if that is soon, or else follows the
-first one to its stage and due time. Why this keeps the order: docs/explanation/ordering-through-retries.md.
+Rule: a record is called only if no earlier one of its key is outstanding in any stage. Otherwise it is a follower: the
+main stage forwards it without a call; a retry stage keeps it in memory if the first one is due soon, or else forwards
+it to that one's stage and due time. Why this keeps the order: docs/explanation/ordering-through-retries.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import Common
@@ -19,7 +18,7 @@ from flux.core.engine.key_order import Change, KeyName, KeyOrder, OrderEntry, Or
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.late_entries import LateEntries
 from flux.core.engine.order_moves import Moves
-from flux.core.engine.order_places import Holds, Parked, place_of
+from flux.core.engine.order_places import Holds, Parked, has_one_of, place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.slices import Entry, Slice
 from flux.core.stage import Role
@@ -91,8 +90,7 @@ class OrderedRetries:
         return piece.picked(kept) if kept else None
 
     def admitted(self, entries: list[Entry], now: float) -> list[Entry]:
-        """In the main stage, those of the entries taken from key queues that may be called. The others are taken care
-        of."""
+        """Those of the entries taken from key queues that may be called. The others are taken care of."""
         if not self._main:
             return entries
         admitted: list[Entry] = []
@@ -203,15 +201,17 @@ class OrderedRetries:
     # ---- facts
 
     def read_to(self, position: int, now: float) -> None:
-        """The topic of keys has no record below this offset that was not read."""
+        """The topic of keys was read up to this offset."""
         self._view.read_to(position)
         self.read((), now)
 
-    def read(self, changes: Iterable[Change], now: float) -> None:
+    def read(self, changes: Sequence[Change], now: float) -> None:
         """These entries were read from the topic of keys."""
-        names = dict.fromkeys(self._ahead)
-        self._ahead.clear()
-        for origin, entry, name, is_new in changes:
+        names, self._ahead = dict.fromkeys(self._ahead), set()
+        freed = {change.name for change in changes if change.freed}
+        if freed and not self._main:
+            self._common.delay_queue.bring_forward(has_one_of(freed), self._common.wall_ms(now))
+        for origin, entry, name, is_new, _ in changes:
             self.moves.read(name, origin, entry)
             self._late.read(name, origin, entry, is_new)
             active = self._active.get(name)
@@ -292,8 +292,8 @@ class OrderedRetries:
     def _has_room(self, entry: Entry, name: KeyName) -> bool:
         """Whether the metadata has room for one more record that is done out of order."""
         assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
-        assert offset_tracker is not None
         others = assignment.in_flight + len(assignment.open)
+        assert offset_tracker is not None
         if entry.offset == offset_tracker.committable or offset_tracker.admits(entry.end, others):
             return True
         self._narrow.add(name)

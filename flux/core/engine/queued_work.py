@@ -10,7 +10,6 @@ from flux.core import flux_headers
 from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.common import Common
-from flux.core.engine.delay_queue import DelayQueue
 from flux.core.engine.ordered_retries import OrderedRetries
 from flux.core.engine.slices import Slice
 from flux.core.limits.backpressure import Backpressure
@@ -37,7 +36,7 @@ class QueuedWork:
         self._named = common.stage.has_names
         self._backpressure = Backpressure(common.policy, common.stage.role)
         self.backlogs = Backlogs()
-        self.delay_queue = DelayQueue(merges=common.policy.batch is None)
+        self.delay_queue = common.delay_queue
 
     def __len__(self) -> int:
         """0 if there are none; otherwise only a rough number."""

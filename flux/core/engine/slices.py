@@ -119,6 +119,10 @@ class Slice:
         first, last = indices[0], indices[-1]
         if last - first + 1 == len(indices):
             return self.part(first, last + 1)
+        return self.selected(indices)
+
+    def selected(self, indices: Sequence[int]) -> Slice:
+        """The records at `indices`, in this order, which must be that of a slice."""
         part = Slice(
             [self.records[index] for index in indices],
             0,

@@ -79,11 +79,11 @@ class Ordered(Driver):
         return topics
 
     def copy(
-        self, at: int, origin: int, version: int | None, key: bytes | None = b"k", attempts: int = 1
+        self, at: int, origin: int, version: int | None, key: bytes | None = b"k", attempts: int = 1, due: int = 0
     ) -> FakeRecord:
-        """A record of this retry stage that is due."""
+        """A record of this retry stage, by default one that is due."""
         headers: list[tuple[str, bytes | None]] = [
-            (flux_headers.DUE, b"0"),
+            (flux_headers.DUE, b"%d" % due),
             (flux_headers.ATTEMPTS, b"%d" % attempts),
             (flux_headers.ORIGIN_TOPIC, b"t"),
             (flux_headers.ORIGIN_PARTITION, b"0"),

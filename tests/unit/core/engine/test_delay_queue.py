@@ -69,6 +69,22 @@ def test_a_partition_with_a_backlog_is_left_to_it_and_the_others_are_not() -> No
     assert take(delay_queue, 3000) == (busy, [(1000, 0)])
 
 
+def test_what_is_brought_forward_is_due_at_once_in_offset_order() -> None:
+    delay_queue, owner, other = DelayQueue(), assignment(), assignment(partition=P1)
+    delay_queue.add(owner, piece((1000, 3), (5000, 0), (6000, 1), (7000, 2)), 40)
+    delay_queue.add(owner, piece((6000, 4), (8000, 5)), 20)
+    delay_queue.add(other, piece((9000, 6)), 5)
+    before = owner.waiting, owner.waiting_bytes, owner.waiting_offsets
+    delay_queue.bring_forward(lambda message: message.offset in (0, 2, 3, 5, 6), 2000)
+    assert (owner.waiting, owner.waiting_bytes, owner.waiting_offsets) == before
+    assert len(delay_queue) == 7
+    assert take(delay_queue, 2000) == (owner, [(1000, 3), (2000, 0), (2000, 2), (2000, 5)])
+    assert take(delay_queue, 2000) == (other, [(2000, 6)])
+    assert take(delay_queue, 6000) == (owner, [(6000, 1), (6000, 4)])
+    assert delay_queue.next_due is None
+    assert (owner.waiting, owner.waiting_bytes, owner.waiting_offsets, len(delay_queue)) == (0, 0, 0, 0)
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 12), min_size=1, max_size=9)), max_size=12),
     st.integers(1, 30),

@@ -23,8 +23,8 @@ class Stored:
         return self.at
 
 
-def set_(at: int, partition: int, offset: int, key: bytes = b"k", stage: int = 1) -> Stored:
-    return Stored(at, entry_name((partition, offset)), OrderEntry(key, stage, 5, 1).value())
+def set_(at: int, partition: int, offset: int, key: bytes = b"k", stage: int = 1, dead: bool = False) -> Stored:
+    return Stored(at, entry_name((partition, offset)), OrderEntry(key, stage, 5, 1, dead).value())
 
 
 def removed(at: int, partition: int, offset: int) -> Stored:
@@ -53,15 +53,30 @@ def test_the_first_record_of_a_key_is_the_outstanding_one_with_the_lowest_offset
 def test_a_removed_entry_is_outstanding_no_more() -> None:
     view = KeyOrder()
     view.take([set_(0, 0, 3), set_(1, 0, 7)])
-    assert view.take([removed(2, 0, 3)]) == [((0, 3), None, (0, b"k"), False)]
+    assert view.take([removed(2, 0, 3)]) == [((0, 3), None, (0, b"k"), False, False)]
     assert (view.head((0, b"k")), view.entry((0, 3)), view.holds(0)) == (7, None, True)
     view.take([removed(3, 0, 7)])
     assert (view.head((0, b"k")), view.holds(0), len(view)) == (None, False, 0)
 
 
+def test_a_key_is_freed_when_its_dead_letter_is_replayed_or_removed() -> None:
+    view = KeyOrder()
+    view.take([set_(0, 0, 3), set_(1, 0, 7), set_(2, 0, 9)])
+    [held] = view.take([set_(3, 0, 3, dead=True)])
+    assert (held.freed, view.behind_dead) == (False, 2)
+    [replayed] = view.take([set_(4, 0, 3)])
+    assert (replayed.freed, view.behind_dead) == (True, 0)
+    [done] = view.take([removed(5, 0, 3)])
+    assert not done.freed
+    view.take([set_(6, 0, 7, dead=True)])
+    assert view.behind_dead == 1
+    [rejected] = view.take([removed(7, 0, 7)])
+    assert (rejected.freed, view.behind_dead) == (True, 0)
+
+
 def test_the_last_entry_of_a_record_counts_with_its_version() -> None:
     view = KeyOrder()
-    first, (origin, entry, name, is_new) = view.take([set_(4, 0, 3), set_(9, 0, 3, stage=2)])
+    first, (origin, entry, name, is_new, _) = view.take([set_(4, 0, 3), set_(9, 0, 3, stage=2)])
     assert (first.is_new, is_new) == (True, False)
     assert (origin, name, view.entry((0, 3))) == ((0, 3), (0, b"k"), entry)
     assert entry is not None

@@ -288,6 +288,42 @@ def test_a_follower_of_a_dead_letter_waits_in_the_last_stage() -> None:
     assert int(driver.headers()["flux-due"] or 0) >= T0_MS + 10_000
 
 
+def test_followers_of_a_dead_letter_look_again_after_an_hour_at_most() -> None:
+    keys = Keys()
+    keys.set(3, stage=3, dead=True)
+    version = keys.set(4, stage=2)
+    driver = Ordered(2, keys, on_dead="hold", wait=30 * 86400, retries=2)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 4, version))
+    assert driver.work_all() == []
+    driver.settle()
+    assert int(driver.headers()["flux-due"] or 0) == T0_MS + 3_600_000
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_followers_are_due_at_once_when_their_dead_letter_is_replayed_or_rejected(replayed: bool) -> None:
+    keys = Keys()
+    keys.set(3, stage=3, dead=True)
+    version = keys.set(4, stage=2)
+    driver = Ordered(2, keys, on_dead="hold")
+    driver.assign(0)
+    driver.read()
+    late = T0_MS + 600_000
+    driver.poll(driver.copy(0, 4, version, due=late), driver.copy(1, 5, None, key=b"other", due=late))
+    assert driver.nothing_to_take()
+    if replayed:
+        keys.set(3, stage=2, due=T0_MS + 3000)
+        driver.read()
+        assert driver.nothing_to_take()
+        keys.remove(3)
+    else:
+        keys.remove(3)
+    driver.read()
+    assert driver.work_all() == [0]
+    assert driver.engine.waiting == 1
+
+
 def test_a_dead_letter_that_holds_its_key_frees_it_when_it_is_called_with_success() -> None:
     keys = Keys()
     version = keys.set(3, stage=3, dead=True)
