@@ -92,9 +92,8 @@ class Kit:
         return perform(self._lives(tasks, stages, at_most, to_the_end=False))
 
     def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
-        """`run` until no record waits but those behind a dead letter that holds its key (`on_dead`): whenever all others
-        wait, the clock moves to the next due time, to the next attempt in a pause, or to the end of a pause or a limit
-        that was given for a time."""
+        """`run` until no record waits, except behind a dead letter that holds its key (`on_dead`): whenever all that are
+        left wait, the clock moves to the next due time, or to the next attempt in a pause."""
         return perform(self._lives(tasks, stages, at_most, to_the_end=True))
 
     async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.backoff import Waits
 from flux.core.engine import ordered_retries
 from flux.core.engine.forwards import Failure
 from flux.core.engine.verdicts import Reject
 from flux.core.ports import TopicPartition
-from unit.support.engine_support import AWAY, P0, T0_MS
+from unit.support.engine_support import AWAY, DAY, P0, T0_MS
 from unit.support.order_support import KEYS, Keys, Ordered
 
 TRY1, TRY2, DLQ = "t-g-try-1", "t-g-try-2", "t-g-dlq"
@@ -292,7 +293,7 @@ def test_followers_of_a_dead_letter_look_again_after_an_hour_at_most() -> None:
     keys = Keys()
     keys.set(3, stage=3, dead=True)
     version = keys.set(4, stage=2)
-    driver = Ordered(2, keys, on_dead="hold", wait=30 * 86400, retries=2)
+    driver = Ordered(2, keys, on_dead="hold", waits=Waits(30 * DAY, 30 * DAY))
     driver.assign(0)
     driver.read()
     driver.poll(driver.copy(0, 4, version))
