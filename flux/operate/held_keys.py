@@ -28,14 +28,23 @@ class HeldKeys:
 
 def held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System = SYSTEM) -> HeldKeys | None:
     """None: the task keeps no order, or its topic of keys does not exist. Raises BrokerError."""
+    view = read_key_order(adapter, admin, policy, system)
+    if view is None:
+        return None
+    heads = [entry for _, _, entry, _ in view.heads()]
+    return HeldKeys(len(heads), sum(entry.dead for entry in heads), len(view))
+
+
+def read_key_order(adapter: Cluster, admin: AdminPort, policy: Policy, system: System = SYSTEM) -> KeyOrder | None:
+    """All outstanding records. None: the task keeps no order, or its topic of keys does not exist. Raises
+    BrokerError."""
     topic = policy.stages.keys_topic if policy.retry_order is not None else ""
     if not topic or admin.topics([topic], REQUEST_TIMEOUT)[topic] is None:
         return None
     view = KeyOrder()
     for batch in read(adapter, topic, spans_of(admin, topic), system=system):
         view.take(batch.records)
-    heads = [entry for _, _, entry, _ in view.heads()]
-    return HeldKeys(len(heads), sum(entry.dead for entry in heads), len(view))
+    return view
 
 
 def origins_of(messages: Iterable[Message]) -> list[Origin]:

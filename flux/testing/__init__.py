@@ -3,7 +3,8 @@
 with flux.testing.kit() as kit: ...     # or the pytest fixture `flux_kit`: see docs/how-to/testing.md
 """
 
-from flux.testing.kit import Clock, Kit, kit
+from flux.testing.clock import Clock
+from flux.testing.kit import Kit, kit
 from flux.testing.machine import Stuck
 from flux.testing.records import Records, StoredRecord
 from flux.testing.waiting import WaitingRecord

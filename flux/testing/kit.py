@@ -6,24 +6,29 @@ from __future__ import annotations
 import itertools
 import json as json_module
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from flux import config
 from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
 from flux.core.control.commands import Action
-from flux.core.errors import ConfigurationError
+from flux.core.errors import ConfigurationError, FluxError
 from flux.core.ports import ProducerRecord, ProducerSettings
 from flux.core.validation import Seconds, plain
 from flux.core.validation import seconds as plain_seconds
 from flux.operate.commands import rate_of
+from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.reject import reject
+from flux.operate.dlq.replay import Replay
+from flux.operate.dlq.replay_plan import ReplayOptions, plan_replay
 from flux.producer import Producer
 from flux.producing.encoding import HeadersLike, encode, encode_headers
 from flux.producing.registry import PRODUCERS
 from flux.task import Task
+from flux.testing.clock import Clock
 from flux.testing.clusters import Clusters
 from flux.testing.commands import Commands, stage_of
 from flux.testing.machine import Machine, Stuck
@@ -35,32 +40,6 @@ from flux.worker import Worker
 AnyTask = type[Task] | Task
 AnyTopic = str | type[Producer] | Producer | AnyTask
 _numbers = itertools.count(1)
-
-
-class Clock:
-    """The kit's time, for record timestamps and due times. It stands still until the test moves it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return self._machine.now()
-
-    @property
-    def datetime(self) -> datetime:
-        """In UTC."""
-        return datetime.fromtimestamp(self._machine.now(), UTC)
-
-    def advance(self, by: float | timedelta) -> None:
-        """Moves the clock by so many seconds. The next `run` processes what is due by then. Raises ValueError."""
-        seconds = by.total_seconds() if isinstance(by, timedelta) else by
-        if not seconds >= 0:
-            raise ValueError(f"advance({by!r}): the clock never moves back")
-        self._machine.advance(seconds)
-
-    def __repr__(self) -> str:
-        return f"<Clock {self.datetime.isoformat()}>"
 
 
 class Kit:
@@ -92,8 +71,8 @@ class Kit:
         return perform(self._lives(tasks, stages, at_most, to_the_end=False))
 
     def run_to_the_end(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
-        """`run` until no record waits, except behind a dead letter that holds its key (`on_dead`): whenever all that are
-        left wait, the clock moves to the next due time, or to the next attempt in a pause."""
+        """`run` until no record waits, except behind a dead letter that holds its key (`on_dead`): whenever all others
+        wait, the clock moves to the next due time, or to the next attempt in a pause."""
         return perform(self._lives(tasks, stages, at_most, to_the_end=True))
 
     async def arun(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
@@ -130,6 +109,24 @@ class Kit:
                     job.resources.replaced = {**(job.resources.replaced or {}), **attributes}
         commanded, partitions = self._commands.run(jobs), self._clusters.partitions
         return Working(self._machine, jobs, commanded, partitions, self.failures, stages, to_the_end, at_most)
+
+    # ---- dead letters
+
+    def replay(self, task: AnyTask, *dead_letters: StoredRecord) -> int:
+        """As `flux dlq replay`: the next run calls these dead letters again, by default all open ones. Returns how
+        many. Raises FluxError."""
+        adapter, policy, criteria = self._adapter(task.adapter), task.policy(), _chosen(dead_letters)
+        plan = plan_replay(adapter.admin(), policy, ReplayOptions(criteria, again=bool(dead_letters)))
+        result = Replay(plan, adapter, adapter.admin(), system=self._machine).run()
+        if result.failed:
+            raise FluxError(result.stopped)
+        return result.replayed
+
+    def reject(self, task: AnyTask, *dead_letters: StoredRecord) -> int:
+        """As `flux dlq reject`: these are no longer open, by default all. Returns how many. Raises FluxError."""
+        adapter = self._adapter(task.adapter)
+        found = reject(adapter, adapter.admin(), task.policy(), _chosen(dead_letters), system=self._machine)
+        return len(found.rejected)
 
     # ---- commands, as of operators: for the runs from now on, and at once for one that is going on
 
@@ -285,6 +282,10 @@ def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = 
         clusters.recover()
         PRODUCERS.start_over(before)
         clusters.forget()
+
+
+def _chosen(dead_letters: Sequence[StoredRecord]) -> Filter:
+    return Filter(only=frozenset((each.partition, each.offset) for each in dead_letters) if dead_letters else None)
 
 
 def _has_topic(of: object) -> bool:

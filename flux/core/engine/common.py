@@ -53,7 +53,7 @@ class Common:
         self.stats = Stats()
         self.log_events = LogEvents()
         self.commits = Commits(policy.commit_interval, policy.commit_threshold)
-        self.due_times = DueTimes(policy, stage, self.log_events, self.stats)
+        self.due_times = DueTimes(policy, stage, self.log_events, self.stats, key_order)
         self.held_back = HeldByName(call_limits.by_name, self.log_events.append) if call_limits.by_name else None
         """What limits by name hold back; None: there are none."""
         self.key_queues: Queues = (

@@ -9,6 +9,8 @@ from flux.core import flux_headers
 from flux.core.backoff import default_wait
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.commands import Level
+from flux.core.engine.key_order import KeyOrder
+from flux.core.engine.order_places import place_of_copy
 from flux.core.engine.slices import Slice
 from flux.core.error_text import brief
 from flux.core.message import Message
@@ -27,13 +29,16 @@ def whole_ms(seconds: float) -> int:
 class DueTimes:
     """Of one stage. Due times in milliseconds since the epoch."""
 
-    __slots__ = ("_log_events", "_policy", "_stage", "_stats")
+    __slots__ = ("_key_order", "_log_events", "_policy", "_stage", "_stats")
 
-    def __init__(self, policy: Policy, stage: Stage, log_events: LogEvents, stats: Stats) -> None:
+    def __init__(
+        self, policy: Policy, stage: Stage, log_events: LogEvents, stats: Stats, key_order: KeyOrder | None = None
+    ) -> None:
         self._policy = policy
         self._stage = stage
         self._log_events = log_events
         self._stats = stats
+        self._key_order = key_order
 
     def timed(self, assignment: Assignment, piece: Slice, now_ms: int) -> tuple[Slice, int]:
         """The records of a polled slice in due order, and the bytes of their keys and values."""
@@ -54,6 +59,8 @@ class DueTimes:
                 named = message.flux_headers.named
                 if named is not None and self._stage.has_names:
                     due = self._named(named, assignment, message.offset, due, now_ms)
+            if due > now_ms and self._key_order is not None:
+                due = self._following(self._key_order, message, due, now_ms)
             due_times.append(due)
             messages.append(message)
         if all(map(le, due_times, due_times[1:])):
@@ -94,6 +101,12 @@ class DueTimes:
             )
         due = message.flux_headers.due
         return self._from_timestamp(message, jitter, now_ms) if due is None else due
+
+    def _following(self, key_order: KeyOrder, message: Message, due: int, now_ms: int) -> int:
+        """A follower is due earlier than was written if what it follows is."""
+        place = place_of_copy(message)
+        earlier = None if place is None else key_order.due(*place)
+        return due if earlier is None else min(due, max(earlier, now_ms))
 
     def _named(self, named: NamedWork, assignment: Assignment, offset: int, due: int, now_ms: int) -> int:
         """A record with a name has arrived. Returns its due time: what is void is out of the way at once."""

@@ -37,19 +37,20 @@ class OrderRecord(Protocol):
 @attrs.frozen
 class OrderEntry:
     """One outstanding record. `due`: of its newest copy, in milliseconds since the epoch. `dead`: it is a dead letter
-    that holds its key (`on_dead = "hold"`)."""
+    that holds its key (`on_dead = "hold"`). `follows`: its due time is that of another record, which it follows."""
 
     key: bytes
     stage: int
     due: int
     attempts: int
     dead: bool = False
+    follows: bool = False
     version: int = attrs.field(default=-1, eq=False)
     """Its offset in the topic of keys; -1: it was not read from there yet."""
 
     def value(self) -> bytes:
         fields = {"key": base64.b64encode(self.key).decode(), "stage": self.stage, "due": self.due}
-        return json.dumps({**fields, "attempts": self.attempts, "dead": self.dead}).encode()
+        return json.dumps({**fields, "attempts": self.attempts, "dead": self.dead, "follows": self.follows}).encode()
 
     @classmethod
     def read(cls, value: bytes, version: int) -> OrderEntry | None:
@@ -58,7 +59,7 @@ class OrderEntry:
             fields: dict[str, Any] = json.loads(value)
             key = base64.b64decode(fields["key"], validate=True)
             numbers = int(fields["stage"]), int(fields["due"]), int(fields["attempts"])
-            return cls(key, *numbers, bool(fields["dead"]), version)
+            return cls(key, *numbers, bool(fields["dead"]), bool(fields["follows"]), version)
         except (ValueError, TypeError, KeyError, binascii.Error):
             return None
 
@@ -133,6 +134,17 @@ class KeyOrder:
         """The least outstanding offset of a key; None: nothing of it is outstanding."""
         offsets = self._offsets.get(name)
         return offsets[0] if offsets else None
+
+    def due(self, name: KeyName, origin: Origin, version: int) -> int | None:
+        """When a follower may be called as far as its key is concerned; None: its copy is no follower's, not the newest
+        one, or a dead letter holds its key."""
+        known = self._entries.get(origin)
+        if known is None or not known.follows or known.version != version:
+            return None
+        head = self._entries[name[0], self._offsets[name][0]]
+        if head.dead:
+            return None
+        return 0 if head.follows else head.due
 
     def holds(self, partition: int) -> bool:
         """Whether anything of a partition of the main topic is outstanding."""

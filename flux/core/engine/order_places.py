@@ -16,15 +16,16 @@ Place = tuple[KeyName, Origin, int]
 
 def place_of(entry: Entry, main: bool) -> Place | None:
     """None: the record takes no part in any order. `main`: whether it is in the main topic."""
-    message = entry.message
-    key = message.key
-    if key is None:
-        return None
-    if main:
-        partition = entry.assignment.partition.partition
-        return (partition, key), (partition, entry.offset), -1
-    parsed = message.flux_headers
-    if parsed.order is None or parsed.origin is None:
+    if not main:
+        return place_of_copy(entry.message)
+    key, partition = entry.message.key, entry.assignment.partition.partition
+    return None if key is None else ((partition, key), (partition, entry.offset), -1)
+
+
+def place_of_copy(message: Message) -> Place | None:
+    """Of a record in a retry topic."""
+    parsed, key = message.flux_headers, message.key
+    if key is None or parsed.order is None or parsed.origin is None:
         return None
     _, partition, offset = parsed.origin
     return (partition, key), (partition, offset), parsed.order
@@ -34,10 +35,8 @@ def has_one_of(names: Container[KeyName]) -> Callable[[Message], bool]:
     """Whether a message of a retry stage is a copy of a record with one of these keys."""
 
     def has(message: Message) -> bool:
-        parsed = message.flux_headers
-        if parsed.order is None or parsed.origin is None or message.key is None:
-            return False
-        return (parsed.origin[1], message.key) in names
+        place = place_of_copy(message)
+        return place is not None and place[0] in names
 
     return has
 

@@ -62,7 +62,7 @@ class OrderSteps:
                 wait = max(min(wait, _LONGEST_WAIT) if leader.dead else wait, _LEAST_WAIT)
                 due += round(wait * 1000)
         message = entry.message
-        new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts)
+        new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts, follows=True)
         copy = following_copy(message, target, self._stages.group, new, (due - now_ms) / 1000)
         self._moves.add(Move(entry, name, origin, [self._entry_write(message, origin, new), copy]))
 

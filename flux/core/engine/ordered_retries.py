@@ -167,11 +167,11 @@ class OrderedRetries:
                 self._steps.behind(entry, name, origin, leader, now)
 
     def _waits_here(self, leader: OrderEntry, now: float) -> bool:
-        stage = self._common.stage
-        if stage.role is Role.DEAD:
+        if self._common.stage.role is Role.DEAD:
             return True
-        here = self._steps.stage_of(leader).number == stage.number and not leader.dead
-        return here and leader.due <= self._common.wall_ms(now) + SOON_MS and len(self.parked) < MOST_PARKED
+        here = self._steps.stage_of(leader).number == self._common.stage.number and not leader.dead
+        soon = leader.follows or leader.due <= self._common.wall_ms(now) + SOON_MS
+        return here and soon and len(self.parked) < MOST_PARKED
 
     # ---- ends of calls
 
@@ -233,7 +233,7 @@ class OrderedRetries:
         return True
 
     def ended(self, now: float) -> None:
-        """Calls have ended: the metadata may have room."""
+        """The metadata may have room."""
         for name in list(self._narrow):
             self._review(name, now)
         self._late.remove()

@@ -79,6 +79,6 @@ def reject(
         for number, offsets in chosen.items()
     }
     if new and not dry:
+        free(adapter, policy, held, system)  # first, because a rejection that was committed cannot be tried again
         commit_progress(admin, policy, stored, new)
-        free(adapter, policy, held, system)
     return result

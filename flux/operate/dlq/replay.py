@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from flux.core import flux_headers
+from flux.core.engine.key_order import KeyOrder
 from flux.core.errors import FluxError
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
 from flux.operate.dlq.replay_progress import ReplayProgress, commit_progress
 from flux.operate.formatting import many
+from flux.operate.held_keys import read_key_order
 from flux.operate.reading import ReadBatch, read_pieces
 from flux.operate.writing import CHUNK, TopicWriter
 from flux.system import SYSTEM
@@ -59,6 +62,8 @@ class Replay:
     """Partition and offset of those that are replayed one by one."""
     _met: int = attrs.field(default=0, init=False)
     _changed: set[int] = attrs.field(factory=set, init=False)
+    _outstanding: KeyOrder | None = attrs.field(default=None, init=False)
+    """The records that hold their keys or follow others (`retry_order`)."""
     _began: float = attrs.field(init=False)
     _committed_at: float = attrs.field(init=False)
     _writing: TopicWriter = attrs.field(init=False)
@@ -94,6 +99,7 @@ class Replay:
 
     def _run(self) -> None:
         plan = self._plan
+        self._outstanding = read_key_order(self._adapter, self._admin, plan.policy, self._system)
         batches = read_pieces(
             self._adapter, plan.source.topic, plan.pieces, should_stop=self._should_stop, system=self._system
         )
@@ -156,7 +162,16 @@ class Replay:
     def _copy(self, dead_letter: DeadLetter) -> ProducerRecord:
         plan = self._plan
         edit = plan.options.edits.get((dead_letter.partition, dead_letter.offset))
-        return copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions, edit)
+        copy = copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions, edit)
+        if self._outstanding is None:
+            return copy
+        if self._outstanding.entry(dead_letter.message.origin[1:]) is not None:
+            if copy.key != dead_letter.message.key:
+                raise FluxError(f"{dead_letter.place} holds its key for others: replay it with the key that it has")
+            return copy
+        # It holds no key: it was rejected, or replayed with success. With a place in the order it would count as done.
+        headers = [pair for pair in copy.headers or () if pair[0] != flux_headers.ORDER]
+        return copy._replace(headers=headers)
 
     # -- effects
 

@@ -9,6 +9,7 @@ from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import ProducerRecord
 from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.replay_plan import Edit
 from flux.operate.held_keys import HeldKeys, free, held_keys
 from flux.operate.skip import plan_skip, skip, stage_of
 from unit.support.operate_support import DEAD, MAIN, RETRY, OperateKit, header, headers_of, policy
@@ -55,10 +56,43 @@ def test_a_task_without_an_order_or_without_its_topic_holds_none(yard: OperateKi
 
 
 def test_a_replayed_dead_letter_keeps_its_place_in_the_order(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
     bury(yard)
     yard.replay()
     [copy] = yard.broker.records(RETRY)
     assert (header(copy, flux_headers.ORDER), header(copy, flux_headers.ORIGIN_OFFSET)) == ("0", "1000")
+
+
+def test_a_replayed_dead_letter_that_holds_no_key_takes_no_part_in_the_order(yard: OperateKit) -> None:
+    bury(yard)
+    yard.replay()
+    [copy] = yard.broker.records(RETRY)
+    assert flux_headers.ORDER not in dict(copy.headers() or ())
+
+
+def test_a_dead_letter_that_holds_its_key_is_not_replayed_with_another_one(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    result = yard.replay(edits={(0, 0): Edit(b"other", b"v", ())})
+    assert (result.failed, yard.broker.records(RETRY)) == (True, [])
+    assert result.stopped == "0:0 holds its key for others: replay it with the key that it has"
+
+
+def test_a_rejection_that_could_not_be_committed_can_be_tried_again(
+    yard: OperateKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+
+    def fail(*_: object) -> None:
+        raise BrokerError("no", Fault.UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(yard.admin), "set_committed_offsets", fail)
+        with pytest.raises(BrokerError):
+            yard.reject(Filter())
+    assert len(yard.reject(Filter()).rejected) == 1
+    assert outstanding(yard) == 0
 
 
 def test_a_dead_letter_that_holds_its_key_is_not_replayed_as_a_new_record(yard: OperateKit) -> None:

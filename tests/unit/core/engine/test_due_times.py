@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flux.core import flux_headers
 from flux.core.backoff import Waits
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.due_times import DueTimes, whole_ms
@@ -15,6 +16,7 @@ from flux.core.monitoring.log_events import LogEvents
 from flux.core.monitoring.stats import Stats
 from flux.core.ports import CommittedOffset
 from unit.support.engine_support import STAGES, T0, T0_MS, Driver, FakeRecord, assignment, policy, record
+from unit.support.order_support import Keys, Ordered
 
 
 def due(driver: Driver, offset: int, after: float, key: bytes | None = None, **fields: Any) -> FakeRecord:
@@ -213,3 +215,14 @@ def test_of_two_records_with_an_id_the_first_is_void_and_a_cancellation_is_due_a
     assert timed.due_times == [T0_MS, T0_MS + 9_000]
     assert timed.messages is not None
     assert [(each.offset, each.named and each.named.void) for each in timed.messages] == [(1, True), (0, True)]
+
+
+def test_a_follower_is_due_with_what_it_follows() -> None:
+    keys, header = Keys(), (flux_headers.DUE, b"%d" % (T0_MS + 600_000))
+    keys.set(3, due=T0_MS + 3000)
+    version = keys.set(4, due=T0_MS + 600_000, follows=True)
+    keys.view.take([FakeRecord(at, *entry) for at, entry in enumerate(keys.log)])
+    times = DueTimes(policy(), STAGES[1], LogEvents(), Stats(), keys.view)
+    copies = [Ordered(1, keys).copy(0, 4, version, due=T0_MS + 600_000), record(1, headers=[header])]
+    timed, _ = times.timed(assignment(), Slice(copies, 2), T0_MS)
+    assert timed.due_times == [T0_MS + 3000, T0_MS + 600_000]

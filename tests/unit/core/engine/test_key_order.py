@@ -74,6 +74,24 @@ def test_a_key_is_freed_when_its_dead_letter_is_replayed_or_removed() -> None:
     assert (rejected.freed, view.behind_dead) == (True, 0)
 
 
+def test_a_follower_is_due_when_nothing_before_it_waits() -> None:
+    def follower(at: int, offset: int) -> Stored:
+        return Stored(at, entry_name((0, offset)), OrderEntry(b"k", 2, 900, 0, follows=True).value())
+
+    name = 0, b"k"
+    view = KeyOrder()
+    view.take([set_(0, 0, 3), follower(1, 7), follower(2, 9)])
+    assert view.due(name, (0, 3), 0) is None  # its due time is its own
+    assert view.due(name, (0, 7), 1) == 5
+    assert view.due(name, (0, 9), 2) == 5
+    assert view.due(name, (0, 9), 1) is None  # an older copy
+    assert view.due(name, (0, 8), 1) is None
+    view.take([set_(3, 0, 3, dead=True)])
+    assert view.due(name, (0, 7), 1) is None
+    view.take([removed(4, 0, 3)])
+    assert (view.due(name, (0, 7), 1), view.due(name, (0, 9), 2)) == (0, 0)
+
+
 def test_the_last_entry_of_a_record_counts_with_its_version() -> None:
     view = KeyOrder()
     first, (origin, entry, name, is_new, _) = view.take([set_(4, 0, 3), set_(9, 0, 3, stage=2)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.order_places import Holds, Parked, place_of
+from flux.core.engine.order_places import Holds, Parked, has_one_of, place_of, place_of_copy
 from flux.core.engine.slices import Entry
 from flux.core.ports import Headers
 from unit.support.engine_support import P1, assignment, entry, message, record
@@ -30,6 +30,14 @@ def test_a_record_without_key_entry_or_origin_has_no_place() -> None:
     assert place_of(entry(assignment(), 5, None), True) is None
     assert place_of(retry(origin()), False) is None
     assert place_of(retry([("flux-order", b"7")]), False) is None
+
+
+def test_copies_are_found_by_key() -> None:
+    copy = retry(origin(("flux-order", b"7"))).message
+    assert place_of_copy(copy) == ((2, b"k"), (2, 9), 7)
+    assert has_one_of({(2, b"k")})(copy)
+    assert not has_one_of({(1, b"k"), (2, b"j")})(copy)
+    assert not has_one_of({(2, b"k")})(retry(origin()).message)
 
 
 def test_records_wait_by_key_in_order() -> None:

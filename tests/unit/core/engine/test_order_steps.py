@@ -97,7 +97,7 @@ def test_a_follower_is_due_with_its_leader_in_the_same_stage(leader: OrderEntry,
     each = steps(1)
     each.steps.behind(each.one, NAME, ORIGIN, leader, T0)
     assert each.made() == ["t-g-keys", STAGES[stage].topic]
-    assert each.entered() == OrderEntry(b"k", stage, T0_MS + round(wait * 1000), 0)
+    assert each.entered() == OrderEntry(b"k", stage, T0_MS + round(wait * 1000), 0, follows=True)
 
 
 def test_a_missing_copy_is_written_as_its_entry_says() -> None:

@@ -302,6 +302,25 @@ def test_followers_of_a_dead_letter_look_again_after_an_hour_at_most() -> None:
     assert int(driver.headers()["flux-due"] or 0) == T0_MS + 3_600_000
 
 
+def test_all_followers_are_called_at_once_and_in_order_when_their_dead_letter_is_rejected() -> None:
+    keys, late = Keys(), T0_MS + 600_000
+    keys.set(3, stage=3, dead=True)
+    versions = [keys.set(offset, stage=2, due=late, follows=True) for offset in (4, 5, 6)]
+    driver = Ordered(2, keys, on_dead="hold")
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 4, versions[0], due=late), driver.copy(1, 5, versions[1], due=late))
+    assert driver.nothing_to_take()
+    keys.remove(3)
+    driver.read()
+    driver.poll(driver.copy(2, 6, versions[2], due=late))  # one that was not in memory
+    called = []
+    for _ in versions:
+        called += driver.work_all()
+        assert driver.settle() == [KEYS]
+    assert called == [0, 1, 2]
+
+
 @pytest.mark.parametrize("replayed", [False, True])
 def test_followers_are_due_at_once_when_their_dead_letter_is_replayed_or_rejected(replayed: bool) -> None:
     keys = Keys()
