@@ -71,7 +71,7 @@ class Task(Generic[V]):
     result."""
     pause_when: FailureRate | None = None
     """The share of failed calls, whatever the exception, from which on the task pauses in the same way:
-    `flux.FailureRate(0.5, of=100, within=30)`. A record that fails three times in a row as the one that is tried is
+    `flux.FailureRate(0.5, of=100, within=30)`. A record that fails three times as the one that is tried is
     moved as any other that fails, since the fault may be its own."""
     in_place_retries: int = 0
     """Retries in place before a record is forwarded, each counted as an attempt. They hold back only the record's key,

@@ -11,6 +11,7 @@ import attrs
 import flux
 from flux.core.engine.crashes import MOST_CRASHES
 from flux.core.policy import LEAST_METADATA
+from simulation.limited import LIMITED, draw_limited
 from simulation.ordered import ORDERED, draw_ordered
 from simulation.records import name_of
 from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
@@ -26,6 +27,8 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     many."""
     if ORDERED in (wanted or ()):
         return draw_ordered(seed, focus)
+    if LIMITED in (wanted or ()):
+        return draw_limited(seed, focus)
     scenario = draw_retries(seed, focus)
     rng = random.Random(f"{seed}/features")
     drawn = [] if rng.random() < 0.4 else rng.sample(FEATURES, rng.choice((1, 1, 2, 3, 5)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from simulation.machine import Process
-from simulation.records import Call, name_of_number
+from simulation.records import Call, Copy, name_of_number
 
 if TYPE_CHECKING:
     from simulation.truth import Truth
@@ -19,6 +19,8 @@ _TAKEN = 0.5
 """Seconds within which a caller begins what it had taken when the pause began."""
 _AT_ONCE, _CREDIT = 0.01, 0.05
 _LATE = 0.05
+_TRIES = 3
+"""Probes that a record may fail before it is blamed itself."""
 
 
 @attrs.define(eq=False)
@@ -26,7 +28,6 @@ class Book:
     """Of one task in one process. A batch counts as its first call. Times are the machine's."""
 
     running: list[Call] = attrs.field(factory=list)
-    begun: list[float] = attrs.field(factory=list)
     paused_at: float | None = None
     """When it was last paused, anew or by a probe."""
     resumed_at: float = -1.0
@@ -40,11 +41,20 @@ class Book:
     """It began as another one ended: which of the two flux heard of first is not known."""
     taken: int = 0
     """Calls that have begun since the pause, as they had been taken before it."""
+    results: list[bool] = attrs.field(factory=list)
+    """Of the calls since the last pause: whether each has failed."""
+    probed: Counter[Copy] = attrs.field(factory=Counter)
+    """Failed probes of each record in this pause."""
 
 
 def has_names(settings: dict[str, Any]) -> bool:
     """Whether outages are of one name."""
-    return settings.get("pause_when") is not None
+    return settings.get("pause_when") is not None and settings["pause_when"].by is not None
+
+
+def by_share(settings: dict[str, Any]) -> bool:
+    """Whether outages are found by the share of calls that fail."""
+    return settings.get("pause_when") is not None and settings["pause_when"].of < 1000
 
 
 def _name(call: Call) -> str:
@@ -56,6 +66,13 @@ class Gates:
         self._truth = truth
         self._books: defaultdict[tuple[Process, str], Book] = defaultdict(Book)
         self._names: defaultdict[tuple[Process, str, str], Book] = defaultdict(Book)
+        self._begun: defaultdict[tuple[Any, ...], list[tuple[float, Process]]] = defaultdict(list)
+        """Of what a rate limits: when each call has begun."""
+        self._assigned: defaultdict[str, list[float]] = defaultdict(list)
+        """By topic: when partitions were assigned."""
+
+    def assigned(self, topic: str) -> None:
+        self._assigned[topic.partition("-")[0]].append(self._truth.machine.time)
 
     def of(self, call: Call) -> Book:
         """Of the pauses of its task, or of its name alone."""
@@ -87,18 +104,33 @@ class Gates:
             raise truth.broken(f"{call} runs beside {len(same)} others of {_name(call)}")
         if call.process not in truth.stalled and call.process not in truth.jumped:
             if settings.get("rate_limit"):
-                self._check_rate(call, book, settings["rate_limit"], settings["concurrency"])
+                self._check_rate(call, settings)
             if self.of(call).paused_at is not None:
                 self._check_pause(call, self.of(call))
         book.running.append(call)
-        book.begun.append(now)
+        self._begun_of(call, settings).append((now, call.process))
 
-    def _check_rate(self, call: Call, book: Book, rate: float, concurrency: int) -> None:
-        now = self._truth.machine.time
-        at_once = int(_AT_ONCE * rate)  # what one caller may take at once, and begin later
-        for number, since in enumerate(reversed(book.begun), 2):
-            if number > 1 + at_once * concurrency + rate * (now - since + _CREDIT + _LATE):
-                raise self._truth.broken(f"{call} is one of {number} in {now - since:.3f} s, and the rate is {rate}")
+    def _begun_of(self, call: Call, settings: dict[str, Any]) -> list[tuple[float, Process]]:
+        """The calls that share the rate with this one."""
+        name = _name(call) if "rate_limit_key" in settings else None
+        process = None if settings.get("rate_limit_scope") == "group" else call.process
+        return self._begun[call.epoch.task.topic, name, process]
+
+    def _check_rate(self, call: Call, settings: dict[str, Any]) -> None:
+        """In any time; of a group, each member may begin with a call, and again with each share that it is given."""
+        truth, now, rate = self._truth, self._truth.machine.time, settings["rate_limit"]
+        of_group = settings.get("rate_limit_scope") == "group"
+        if of_group and truth.excused:
+            return  # a member that was evicted does not know that others have its share
+        at_once = int(_AT_ONCE * rate) * settings["concurrency"]  # what one caller may take at once, and begin later
+        members = {call.process}
+        for number, (since, process) in enumerate(reversed(self._begun_of(call, settings)), 2):
+            members.add(process)
+            firsts = len(members) * (1 + at_once)
+            if of_group:
+                firsts += sum(at >= since - 1 / rate for at in self._assigned[call.epoch.task.topic])
+            if number > firsts + rate * (now - since + _CREDIT + _LATE):
+                raise truth.broken(f"{call} is one of {number} in {now - since:.3f} s, and the rate is {rate}")
 
     def _check_pause(self, call: Call, book: Book) -> None:
         truth, now = self._truth, self._truth.machine.time
@@ -108,7 +140,8 @@ class Gates:
             truth.counted["probes"] += 1
             since = max(call.copy.stored_at, truth.due_at(call.copy), book.latest)
             settings = call.epoch.task.settings
-            prompt = truth.scenario.prompt and not settings.get("rate_limit") and not has_names(settings)
+            prompt = truth.scenario.prompt and not settings.get("rate_limit")
+            prompt = prompt and not (has_names(settings) or by_share(settings))
             if prompt and now > since + truth.patience(call.epoch.task) + truth.slack(call.epoch.task):
                 raise truth.broken(f"{call} probes {now - since:.3f} s late")
             return
@@ -127,8 +160,11 @@ class Gates:
         if probing:
             book.probe = None
         if not paused:
+            book.results.append(False)
             if probing and call.outcome != "stop":
                 book.paused_at, book.resumed_at = None, now
+                book.results.clear()
+                book.probed.clear()
             return
         if book.paused_at is None or probing:
             book.doubted = not probing and now - book.resumed_at < 0.1
@@ -144,3 +180,36 @@ class Gates:
                 truth.machine.at(at, truth.machine.touch)
         elif seconds is not None and book.probe is None:
             book.latest = max(book.latest, now + seconds)
+
+    def forgotten(self, process: Process, topic: str, name: str) -> None:
+        """No record of a paused name is in the memory of a process."""
+        book = self._names[process, topic, name]
+        book.paused_at, book.resumed_at = None, self._truth.machine.time
+        book.results.clear()
+        book.probed.clear()
+
+    def judged(self, call: Call, outage: bool) -> None:
+        """A call has failed, by an outage or not, where so many failures are one."""
+        truth, book, settings = self._truth, self.of(call), call.epoch.task.settings
+        rate, now = settings["pause_when"], truth.machine.time
+        book.results.append(True)
+        book.probed[call.copy] += book.probe is call
+        if book.paused_at is None:
+            failures = sum(book.results[-rate.of :])
+            if not outage and failures >= rate.failures:
+                raise truth.broken(f"{call} is the {failures}th to fail of {rate.of}, and no outage")
+            late = settings["concurrency"]  # calls that have ended, and flux has not heard of
+            lasts = now - book.resumed_at < 0.1  # the call that has ended the pause is one of them
+            if outage and not lasts and sum(book.results[-rate.of - late :]) < rate.failures:
+                raise truth.broken(f"{call} is the {failures}th to fail of {rate.of}, and an outage")
+            if outage:
+                truth.counted["pauses by share"] += 1
+        elif not outage:
+            observed = call.process not in truth.stalled and call.process not in truth.jumped
+            if observed and book.probed[call.copy] < _TRIES:
+                raise truth.broken(f"{call} is blamed after {book.probed[call.copy]} tries")
+            truth.counted["probes blamed"] += 1
+            book.probed[call.copy] = 0
+        if outage or book.paused_at is not None:
+            self.end(call, True, None)
+            book.results.clear()

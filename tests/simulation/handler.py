@@ -206,7 +206,9 @@ class Handler:
         if world.is_away(task) and (
             name_of_number(plan.number) == AWAY if has_names(task.settings) else plan.number % 4
         ):
-            if task.pause == "error":
+            if task.pause == "failure":
+                made = type(text, (ValueError,), {})(text)
+            elif task.pause == "error":
                 made = type(text, (Away,), {})(text)
             else:
                 made = type(text, (flux.Pause,), {})(PAUSE if task.pause == "seconds" else None, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulation.gates import has_names
+from simulation.gates import by_share, has_names
 from simulation.records import DEAD, Call, Copy, Epoch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check_prompt(truth: Truth, call: Call) -> None:
     ):
         return  # what waits in place counts as what is here and not begun
     book, key_queue = truth.gates.of(call), key_queue_of(call.copy, settings["ordering"])
-    if "concurrency_key" in settings or (has_names(settings) and key_queue is not None):
+    if "concurrency_key" in settings or by_share(settings) or (has_names(settings) and key_queue is not None):
         return  # others of its name, or those of its key that wait for theirs, come first
     if book.paused_at is not None or call.tries or any(holds(each, key_queue, settings) for each in epoch.calls):
         return

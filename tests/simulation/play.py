@@ -18,11 +18,15 @@ import flux.consuming.handlers
 import flux.worker
 from flux.consuming import call_chain as pipeline
 from flux.consuming.transaction_thread import TransactionThreads
+from flux.core.engine.outages import Outages
+from flux.core.engine.retries import Retries
 from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
 from flux.producing import flusher, pending_acks
 from flux.producing.produced import Produced
 from flux.producing.registry import PRODUCERS
+from simulation.gates import by_share
+from simulation.limited import judging, relieving
 from simulation.machine import Process
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
@@ -106,6 +110,9 @@ def _patched(world: World) -> Iterator[None]:
         (Produced, "fail", _failing(world)),
         (flux.worker, "TransactionThreads", _claiming(world)),
     ]
+    if any(by_share(task.settings) for task in world.scenario.tasks):
+        relieve, move_on = relieving(world)
+        changes += [(Outages, "found", judging(world)), (Outages, "relieve", relieve), (Retries, "move_on", move_on)]
     for name, value in world.scenario.constants.items():
         module, _, attribute = name.rpartition(".")
         changes.append((importlib.import_module(module), attribute, value))

@@ -59,8 +59,8 @@ class TaskPlan:
     retries: int
     mode: Mode
     settings: dict[str, Any]
-    pause: Literal["plain", "seconds", "error"] = "plain"
-    """How calls tell of an outage of what they need."""
+    pause: Literal["plain", "seconds", "error", "failure"] = "plain"
+    """How calls tell of an outage of what they need; failure: they do not, and simply fail."""
     batched: bool = False
     surrounded: bool = False
     """By middleware."""

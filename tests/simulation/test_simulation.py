@@ -11,6 +11,7 @@ import pytest
 
 from simulation.cut import SIMPLER, Cut
 from simulation.features import draw
+from simulation.limited import LIMITED
 from simulation.many import run_all
 from simulation.ordered import ORDERED
 from simulation.play import play
@@ -18,6 +19,7 @@ from simulation.shrink import told
 
 SEEDS = 500
 ORDERED_SEEDS = 120
+LIMITED_SEEDS = 120
 EVICTED = 87
 """A seed in which a worker calls a key after the group has given its partition to another one."""
 
@@ -33,6 +35,13 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
 def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong() -> None:
     for seed in range(ORDERED_SEEDS):
         result = play(draw(seed, wanted=(ORDERED,)))
+        assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
+
+
+@pytest.mark.timeout(300)
+def test_limits_hold_and_nothing_waits_for_ever_behind_one() -> None:
+    for seed in range(LIMITED_SEEDS):
+        result = play(draw(seed, wanted=(LIMITED,)))
         assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
 
 

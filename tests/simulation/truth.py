@@ -13,7 +13,7 @@ from typing import Any
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.ports import CommittedOffset, TopicPartition
 from simulation.forwards import Forwards, is_enqueued
-from simulation.gates import Gates
+from simulation.gates import Gates, by_share
 from simulation.machine import EPOCH, Machine, Process
 from simulation.order import check_alone, check_order, check_prompt
 from simulation.records import DEAD, PRODUCTS, Call, Copy, Epoch, Violation
@@ -203,6 +203,7 @@ class Truth:
             task, _ = self.stage_of(at.topic) or (None, 0)
             assert task is not None
             self.note(f"{at} assigned at {consumer.read.get(at)}", consumer.process)
+            self.gates.assigned(task.topic)
             self.epochs[consumer.process, at] = Epoch(
                 consumer.process,
                 consumer.group_id,
@@ -297,6 +298,13 @@ class Truth:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
         full = max(constants.get("flux.core.limits.backpressure.FULL", 1000), 2 * task.settings.get("max_batch", 0))
         for assignment in engine._partitions.assignments.values():
+            in_queues = assignment.in_key_queues
+            if (
+                task.settings.get("rate_limit_key")
+                and consumer.runtime.engine.stage.number == 0
+                and in_queues > full + batch
+            ):
+                raise self.broken(f"{assignment.partition} has {in_queues} records in key queues")
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
         forwards = engine.open_forwards
@@ -374,6 +382,38 @@ class Truth:
         self.end(call, "dead")
         return call
 
+    def relieve(self, process: Process, message: Any, retries: int) -> Call:
+        """A record of a paused name moves on without a call."""
+        self.machine.touch()
+        at, offset = TopicPartition(message.topic, message.partition), message.offset
+        copy, epoch = self.copies[at, offset], self.epochs[process, at]
+        call = Call(len(self.calls), copy, process, epoch, retries, message.attempt - 1)
+        call.began, call.began_at = self.machine.steps, self.machine.time
+        self.note(f"call {call.number} of {copy}, not made, as its name is paused", process)
+        self.counted["moved on without a call"] += 1
+        if self.gates.of(call).paused_at is None or copy.stage:
+            raise self.broken(f"{copy} moves on without a call")
+        last = epoch.called.get(offset)
+        if last is not None:
+            last.again = True
+        check_order(self, call)
+        for calls in (self.calls, epoch.calls, copy.calls):
+            calls.append(call)
+        epoch.called[offset] = call
+        self._end(call, "next", None)
+        return call
+
+    def judged(self, process: Process, message: Any, outage: bool) -> None:
+        """A call has failed: by an outage, or by its record's fault."""
+        copy = self.copies[TopicPartition(message.topic, message.partition), message.offset]
+        call = next(each for each in reversed(copy.calls) if each.process is process)
+        if call.refused or call.outcome == "stop" or not by_share(call.epoch.task.settings):
+            return
+        if outage:
+            self.note(f"call {call.number}: by an outage", process)
+            call.outcome = "pause"
+        self.gates.judged(call, outage)
+
     def place(self, epoch: Epoch, offset: int) -> tuple[int, int]:
         """Of a record in the order of its partition."""
         copy = self.copies[epoch.at, offset]
@@ -407,7 +447,8 @@ class Truth:
     def end(self, call: Call, outcome: str, after: float | None = None, pause: float | None = None) -> None:
         """`pause`: its seconds, where the outcome is one and the call knows."""
         self._end(call, outcome, after)
-        if not call.refused:
+        judged = outcome in ("next", "dead") and by_share(call.epoch.task.settings)
+        if not (call.refused or judged):
             self.gates.end(call, outcome == "pause", pause)
 
     def end_batch(

@@ -165,6 +165,14 @@ class World:
         index = self.scenario.tasks.index(task)
         return self.truth.refuse(process, message, self.retries_of[process, index]).number
 
+    def relieve(self, message: Message) -> int:
+        """The running thread is about to move a record on that it has not called; gives the number of the call."""
+        assert self.machine.current is not None
+        process = self.machine.current.process
+        task, _ = self.truth.stage_of(message.topic) or (self.scenario.tasks[0], 0)
+        index = self.scenario.tasks.index(task)
+        return self.truth.relieve(process, message, self.retries_of[process, index]).number
+
     # ---- workers
 
     def start(self, number: int) -> None:

@@ -96,7 +96,11 @@ class BreakersByName:
         if each is None:
             return False
         self._failed = call
-        return found_outage(each.breaker, each.count, call, record, error, now)
+        probed = each.breaker.is_probe(call)
+        outage = found_outage(each.breaker, each.count, call, record, error, now)
+        if probed and not outage:
+            self._changed(name)  # the pause goes on without this record: another one may be the next probe
+        return outage
 
     def pause(
         self, name: str, call: object, error: BaseException, seconds: float | None, drawn: float, now: float

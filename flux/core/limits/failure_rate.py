@@ -12,8 +12,10 @@ from flux.core.limits.name_limits import NameOf, check_name_of
 from flux.core.validation import is_number, is_whole, seconds, shown
 
 _PROBES = 3
-"""Probes in a row that one record may fail without being counted: it may be at fault itself, and nothing else is called
-meanwhile."""
+"""So many failed probes of one record in a pause count as its own failure: it may be at fault, and nothing else is
+called meanwhile."""
+_MOST_PROBED = 10_000
+"""Records whose failed probes are counted: those of a pause of a week."""
 _MOST = 100_000
 
 
@@ -61,7 +63,7 @@ class TooManyFailures(Exception):
 class FailureCount:
     """Counts failures of the calls in one process, if there is a `rate`. Times in seconds by the engine's clock."""
 
-    __slots__ = ("_failed_at", "_probe", "_probes", "_total", "paused", "rate")
+    __slots__ = ("_failed_at", "_probed", "_total", "paused", "rate")
 
     def __init__(self, rate: FailureRate | None) -> None:
         self.rate = rate
@@ -69,8 +71,8 @@ class FailureCount:
         """Calls that have ended, in all."""
         self._failed_at: deque[tuple[float, int]] = deque(maxlen=0 if rate is None else rate.of)
         """The time of each failure that may count, and the number of calls before it."""
-        self._probe: str | None = None
-        self._probes = 0
+        self._probed: dict[str, int] = {}
+        """Failed probes of each record in this pause."""
         self.paused = False
         """Whether it has paused the task: then each failure is the outage's."""
 
@@ -99,14 +101,16 @@ class FailureCount:
 
     def is_to_blame(self, record: str) -> bool:
         """The probe of a pause has failed. Returns whether its record may be at fault itself."""
-        self._probes = self._probes + 1 if record == self._probe else 1
-        self._probe = record
-        if self._probes < _PROBES:
+        probes = self._probed[record] = self._probed.pop(record, 0) + 1
+        if probes < _PROBES:
+            if len(self._probed) > _MOST_PROBED:
+                del self._probed[next(iter(self._probed))]
             return False
-        self._probe, self._probes = None, 0
+        del self._probed[record]
         return True
 
     def resumed(self) -> None:
         """The pause is over: what failed before and in it does not count."""
         self._failed_at.clear()
-        self._probe, self._probes, self.paused = None, 0, False
+        self._probed.clear()
+        self.paused = False

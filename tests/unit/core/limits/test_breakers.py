@@ -104,7 +104,8 @@ def test_a_probe_that_fails_doubles_the_pause() -> None:
 
 
 def test_a_record_that_fails_three_probes_is_to_blame_and_the_pause_goes_on() -> None:
-    limit, now = breakers(), T0
+    limit, watched, now = breakers(), Watched(), T0
+    limit.watchers.append(watched)
     fail(limit, "a")
     fail(limit, "a")
     outages = []
@@ -114,6 +115,7 @@ def test_a_record_that_fails_three_probes_is_to_blame_and_the_pause_goes_on() ->
         outages.append(fail(limit, "a", probe, now))
     assert outages == [True, True, False]
     assert (limit.opens_at("a", now) or 0.0) > now
+    assert watched.names == ["a"] * 4, "others that wait are looked at again"
 
 
 def test_a_call_that_knows_of_an_outage_pauses_its_name() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flux.core.errors import ConfigurationError
+from flux.core.limits import failure_rate
 from flux.core.limits.failure_rate import FailureCount, FailureRate
 from unit.support.engine_support import T0
 
@@ -78,9 +79,17 @@ def test_after_a_pause_the_count_begins_anew() -> None:
     assert str(count.reason("X")) == "1 of the last 1 calls failed, the last with X"
 
 
-def test_a_record_that_fails_three_probes_in_a_row_is_to_blame() -> None:
+def test_a_record_that_fails_three_probes_of_a_pause_is_to_blame_whatever_is_tried_between() -> None:
     count = count_of()
-    assert [count.is_to_blame(record) for record in "aabaaabb"] == [False] * 5 + [True] + [False] * 2
+    assert [record for record in "aabaaabb" if count.is_to_blame(record)] == ["a", "b"]
+    assert [record for record in "abaa" if count.is_to_blame(record)] == ["a"]
+
+
+def test_failed_probes_are_counted_of_so_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failure_rate, "_MOST_PROBED", 2)
+    count = count_of()
+    assert not any(count.is_to_blame(record) for record in "aabbcaa"), "a is forgotten"
+    assert count.is_to_blame("a")
 
 
 def test_a_pause_between_probes_begins_anew() -> None:
