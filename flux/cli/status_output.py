@@ -14,6 +14,7 @@ from rich.text import Text
 from flux.cli.output import cell, table
 from flux.cli.schedule_output import schedule_lines, schedule_object, schedules_table
 from flux.consuming.open_transactions import HeldBack
+from flux.core.monitoring.report import Limited
 from flux.core.stage import Role
 from flux.core.text import one_line
 from flux.operate.formatting import at_most, coming, lasting, many, rate
@@ -44,6 +45,7 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         shown += [Text(""), _pauses(paused)]
         if len(paused) > _MAX_PROCESSES:
             shown.append(Text(f"and {len(paused) - _MAX_PROCESSES:,} more: see --json"))
+    shown += [Text(""), _limited(limited)] if (limited := found.limited()) else []
     if found.held_back:
         shown += [Text(""), *(Text(one_line(held_line(found, each)), style="yellow") for each in found.held_back)]
     if found.crashes:
@@ -105,6 +107,8 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
     for pausing in found.pauses()[:_MAX_PROCESSES]:
         since = f"by {_by(pausing)}, for {lasting(pausing.seconds)}; {pausing.end}"
         yield one_line(f"{at} paused: {pausing.what}, {since}")
+    for waits in found.limited():
+        yield one_line(f"{at} held back: {waits.records:,} of {waits.name}, by {waits.setting}")
     for held in found.held_back:
         yield one_line(f"{at} held back: {held_line(found, held)}")
     for crashed in _crashes(found):
@@ -160,6 +164,13 @@ def _pauses(paused: Sequence[TaskPause]) -> Table:
     shown = table("paused", "by", "for", "end", numbers=["for"])
     for each in paused[:_MAX_PROCESSES]:
         shown.add_row(cell(each.what, "bold"), cell(_by(each), "yellow"), cell(lasting(each.seconds)), cell(each.end))
+    return shown
+
+
+def _limited(limited: Sequence[Limited]) -> Table:
+    shown = table("held back", "by", "records", numbers=["records"])
+    for each in limited:
+        shown.add_row(cell(each.name, "bold"), cell(each.setting, "yellow"), cell(each.records))
     return shown
 
 
@@ -235,6 +246,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "schedules": [schedule_object(each) for each in found.schedules],
         "crashes": [{**each.at._asdict(), **each.mark._asdict()} for each in found.crashes],
         "paused": [_pause_object(each) for each in found.pauses()],
+        "limited": [attrs.asdict(each) for each in found.limited()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
     }

@@ -99,6 +99,9 @@ PAUSES = Metric("flux_pauses_total", "counter", ("task",), "Pauses that were sta
 PAUSED_NAMES = Metric(
     "flux_paused_names", "gauge", ("task",), "Hosts or tenants whose calls alone are paused: pause_when by name."
 )
+LIMITED = Metric(
+    "flux_limited_records", "gauge", _STAGE, "Records in memory that wait for a limit, or the end of a pause, by name."
+)
 PAUSED_SECONDS = Metric("flux_paused_seconds_total", "counter", ("task",), "Total time for which the task was paused.")
 IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Running calls.")
 LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")
@@ -150,6 +153,7 @@ ALL = (
     DUE,
     WAITING,
     IN_PLACE,
+    LIMITED,
     PAUSED,
     PAUSES,
     PAUSED_NAMES,

@@ -27,7 +27,7 @@ from flux.consuming.task_runtime import TaskRuntime
 from flux.core.hooks import CallsReport, Hooks, StageInfo
 from flux.core.message import Message
 from flux.core.monitoring.health import Health
-from flux.core.monitoring.snapshot import calls_of, in_place
+from flux.core.monitoring.snapshot import calls_of, in_place, limited_by_name
 from flux.core.ports import TopicPartition
 from flux.observe import names
 from flux.observe.lags import Lags
@@ -236,6 +236,7 @@ class Metrics(Hooks, Collector):
         families.set(names.COMMITS, (*stage, "failed"), stats.commit_failures)
         families.set(names.WAITING, stage, engine.waiting)
         families.set(names.IN_PLACE, stage, in_place(engine))
+        families.set(names.LIMITED, stage, sum(records for *_, records in limited_by_name(engine)))
         families.set(names.IN_FLIGHT, stage, len(calls_of(engine)))
         families.set(names.OPEN, stage, engine.open_forwards)
         families.set(names.PARTITIONS, topic, len(engine.partitions))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from flux.consuming.open_transactions import HeldBack
+from flux.core.monitoring.report import Limited
 from flux.core.stage import Role, Stage
 from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
 from flux.operate.status.progress import PartitionCrashes
@@ -89,6 +90,7 @@ class Sample:
     blockers: Sequence[Blocker]
     reports: Sequence[ReceivedReport] | None
     paused: Sequence[TaskPause]
+    limited: Sequence[Limited]
     held_back: Sequence[HeldBack]
     crashes: Sequence[PartitionCrashes]
     schedules: Sequence[ScheduleStatus] = ()
@@ -161,6 +163,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         blockers,
         found.reports,
         found.pauses(),
+        found.limited(),
         found.held_back,
         found.crashes,
         found.schedules,

@@ -8,6 +8,7 @@ from flux.core.engine.held_back import HeldByName
 from flux.core.engine.outages import Outages
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.engine.retries import Retries
+from flux.core.limits import backpressure
 from flux.core.limits.breakers import BreakersByName
 from flux.core.limits.failure_rate import FailureCount
 from flux.core.limits.group_share import GroupShare
@@ -73,7 +74,7 @@ def no_probe_is_to_blame() -> Mutation:
     return FailureCount, "is_to_blame", lambda self, record: False
 
 
-@mutant(features=_LIMITED)
+@mutant(features=_LIMITED, first=20)
 def nobody_looks_at_a_name_again_when_its_probe_is_to_blame() -> Mutation:
     is_outage = BreakersByName.is_outage
 
@@ -87,7 +88,7 @@ def nobody_looks_at_a_name_again_when_its_probe_is_to_blame() -> Mutation:
     return BreakersByName, "is_outage", silent
 
 
-@mutant(features=_LIMITED)
+@mutant(features=_LIMITED, first=30)
 def what_moves_on_without_a_call_counts_an_attempt() -> Mutation:
     forward = Retries._forward
 
@@ -113,11 +114,12 @@ def records_move_on_although_there_is_room() -> Mutation:
     relieve = Outages.relieve
 
     def eager(self: Outages, assignments: Any, now: float) -> None:
-        self._dispatch.work.may_split = lambda assignment: False  # type: ignore[method-assign]
-        try:
-            relieve(self, assignments, now)
-        finally:
-            del self._dispatch.work.may_split
+        full = [assignment for assignment in assignments if assignment.in_key_queues]
+        for assignment in full:
+            assignment.in_key_queues += backpressure.FULL
+        relieve(self, full, now)
+        for assignment in full:
+            assignment.in_key_queues -= backpressure.FULL
 
     return Outages, "relieve", eager
 
@@ -125,12 +127,6 @@ def records_move_on_although_there_is_room() -> Mutation:
 @mutant(features=_LIMITED)
 def key_queues_take_any_number_of_records() -> Mutation:
     return QueuedWork, "may_split", lambda self, assignment: True
-
-
-@mutant(features=_LIMITED)
-def what_waits_for_a_name_loses_its_place() -> Mutation:
-    wait = HeldByName._wait
-    return HeldByName, "_wait", lambda self, key, entry, first, opens_at: wait(self, key, entry, not first, opens_at)
 
 
 @mutant(features=_LIMITED)

@@ -298,12 +298,8 @@ class Truth:
             raise self.broken(f"{engine.waiting} records wait in memory, more than {most}")
         full = max(constants.get("flux.core.limits.backpressure.FULL", 1000), 2 * task.settings.get("max_batch", 0))
         for assignment in engine._partitions.assignments.values():
-            in_queues = assignment.in_key_queues
-            if (
-                task.settings.get("rate_limit_key")
-                and consumer.runtime.engine.stage.number == 0
-                and in_queues > full + batch
-            ):
+            in_queues = 0 if engine.held_back is None or engine.stage.number else assignment.in_key_queues
+            if in_queues > full + batch:
                 raise self.broken(f"{assignment.partition} has {in_queues} records in key queues")
             if assignment.backlogged > 2 * full + batch:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")

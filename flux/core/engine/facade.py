@@ -96,8 +96,8 @@ class Engine:
         self.awaits_commit = deadlines.awaits_commit
         self.open = deadlines.open
         self.rests = deadlines.rests
-        self.log_events = common.log_events.take
-        self.log = common.log_events.append
+        self.log_events, self.log = common.log_events.take, common.log_events.append
+        self.held_back = common.held_back
         self.stats = common.stats
         self.wall_ms = common.wall_ms
         self.limit = dict(topic_limits or {}).get

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from flux.core.engine.assignment import Assignment
@@ -116,6 +116,12 @@ class HeldByName:
         key = self._indices[id(limit)], name
         if key in self._waiting:
             self._may_open[key] = None
+
+    def waiting(self) -> Iterator[tuple[str, str, int]]:
+        """(setting, name, number of records that wait for it): those behind them in their key queues included."""
+        for (index, name), entries in self._waiting.items():
+            behind = sum(0 if entry.key_queue is None else len(entry.key_queue.queue) for entry in entries)
+            yield self._limits[index].setting, name, len(entries) + behind
 
     def waits_for(self, limit: NameLimit, name: str) -> bool:
         """Whether an entry waits for a limit of a name."""

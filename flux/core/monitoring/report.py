@@ -23,6 +23,8 @@ FRESH = 4
 MOST_CALLS = 20
 """The oldest calls, and open records, of a stage that a report lists."""
 MOST_KEY = 100
+MOST_LIMITED = 10
+"""The hosts or tenants with the most records that wait, which a report lists."""
 MOST_NAMES = 20
 """The paused hosts or tenants that a report lists."""
 IN_PLACE = "in place"
@@ -97,6 +99,16 @@ class ScheduleReport:
 
 
 @attrs.frozen
+class Limited:
+    """Records in memory that wait for a limit of their name, or for the end of its pause."""
+
+    setting: str = attrs.field(validator=_TEXT)
+    """`rate_limit_key`, `concurrency_key` or `pause_when`."""
+    name: str = attrs.field(validator=_TEXT)
+    records: int = attrs.field(validator=_INT)
+
+
+@attrs.frozen
 class StageReport:
     """One stage of one task in one process. `done` … `dead` count since its start; rates are of the last interval."""
 
@@ -127,6 +139,10 @@ class StageReport:
     """An outage pauses all stages of a task."""
     paused_names: tuple[Paused, ...] = ()
     """Hosts or tenants whose calls are paused, the longest first: the same for all stages of a task."""
+    limited: tuple[Limited, ...] = ()
+    """The names with the most records that wait for them."""
+    limited_records: int = attrs.field(default=0, validator=_INT)
+    """Of all names."""
     done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
     """By partition, the offset below which all is done, where it is not committed yet."""
     schedules: tuple[ScheduleReport, ...] = ()
@@ -189,7 +205,8 @@ class Report:
                 names = tuple(_made(Paused, each) for each in stage.get("paused_names", ()))
                 schedules = tuple(_made(ScheduleReport, each) for each in stage.get("schedules", ()))
                 more = {"calls": calls, "open": open_, "paused": paused, "paused_names": names, "schedules": schedules}
-                stages.append(_made(StageReport, stage, **more))
+                limited = tuple(_made(Limited, each) for each in stage.get("limited", ()))
+                stages.append(_made(StageReport, stage, **more, limited=limited))
             return _made(cls, found, stages=tuple(stages))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None

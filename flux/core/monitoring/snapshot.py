@@ -6,7 +6,7 @@ Needs the lock of the engine's coordinator. Changes nothing in the engine.
 from __future__ import annotations
 
 import math
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 
 import attrs
 
@@ -21,8 +21,10 @@ from flux.core.limits.failure_rate import TooManyFailures
 from flux.core.monitoring.report import (
     IN_PLACE,
     MOST_CALLS,
+    MOST_LIMITED,
     MOST_NAMES,
     Call,
+    Limited,
     Open,
     Paused,
     StageReport,
@@ -47,7 +49,7 @@ class Snapshot:
         since = 0.0 if self._checked is None else now - self._checked
         done, failed = stats.done - self._done, stats.failed - self._failed
         calls, open_ = self._calls(now), self._open(now)
-        due, tried = engine.next_due, in_place(engine)
+        due, tried, limited = engine.next_due, in_place(engine), limited_by_name(engine)
         report = StageReport(
             task=self._task,
             stage=stage.number,
@@ -69,6 +71,11 @@ class Snapshot:
             in_place=tried,
             paused=hold_of(engine, now) or pause_of(engine.call_limits.breaker, now),
             paused_names=tuple(nsmallest(MOST_NAMES, paused_names(engine, now), key=lambda each: -each.seconds)),
+            limited=tuple(
+                Limited(setting, shown_key(name.encode()) or "", records)
+                for setting, name, records in nlargest(MOST_LIMITED, limited, key=lambda each: each[2])
+            ),
+            limited_records=sum(records for *_, records in limited),
             done_to={str(at.partition): offset for at, offset in engine.uncommitted_progress().items()},
         )
         self._checked, self._done, self._failed = now, stats.done, stats.failed
@@ -135,6 +142,11 @@ def paused_names(engine: Engine, now: float) -> list[Paused]:
             why = breaker.error.share if isinstance(breaker.error, TooManyFailures) else ""
             found.append(attrs.evolve(paused, name=shown_key(name.encode()) or "", why=why))
     return found
+
+
+def limited_by_name(engine: Engine) -> list[tuple[str, str, int]]:
+    """(setting, name, number of records that wait for it) of the limits by name."""
+    return [] if engine.held_back is None else list(engine.held_back.waiting())
 
 
 def pause_of(breaker: CircuitBreaker, now: float) -> Paused | None:

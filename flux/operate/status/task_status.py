@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
 from flux.consuming.open_transactions import HeldBack
-from flux.core.monitoring.report import Paused, StageReport, ranges_of
+from flux.core.monitoring.report import MOST_LIMITED, Limited, Paused, StageReport, ranges_of
 from flux.core.ports import CommittedOffset, GroupMember, Watermarks
 from flux.core.stage import Role, Stage
 from flux.operate.formatting import lasting
@@ -135,6 +136,14 @@ class TaskStatus:
         """The longest first."""
         found = [pause for each in self.reports or () for pause in pauses_of(each, [one.stage for one in self.stages])]
         return sorted(found, key=lambda each: -each.seconds)
+
+    def limited(self) -> list[Limited]:
+        """The hosts or tenants with the most records that wait in the memory of all processes, these first."""
+        found: Counter[tuple[str, str]] = Counter()
+        for report in (report for each in self.stages for report in self.reports_of(each.stage)):
+            for limited in report.limited:
+                found[limited.setting, limited.name] += limited.records
+        return [Limited(*known, records) for known, records in found.most_common(MOST_LIMITED)]
 
     def waiting(self, each: StageStatus) -> int:
         """Records of a retry stage that are not due yet, estimated.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from flux.consuming.open_transactions import HeldBack
 from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
-from flux.core.monitoring.report import TOPIC, Call, Paused, Report, StageReport
+from flux.core.monitoring.report import TOPIC, Call, Limited, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
@@ -60,7 +61,12 @@ class Desk:
         self.producer.write(topic, records, lambda error, record: None)
 
     def report(
-        self, call: Call, paused: Paused | None = None, in_place: int = 0, done_to: Mapping[str, int] | None = None
+        self,
+        call: Call,
+        paused: Paused | None = None,
+        in_place: int = 0,
+        done_to: Mapping[str, int] | None = None,
+        limited: tuple[Limited, ...] = (),
     ) -> None:
         counts: dict[str, Any] = dict.fromkeys(("done", "failed", "retried", "dead", "waiting", "on_their_way"), 0)
         stage = StageReport(
@@ -77,6 +83,7 @@ class Desk:
             open=(),
             paused=paused,
             in_place=in_place,
+            limited=limited,
             done_to=done_to or {},
             **counts,
         )
@@ -125,6 +132,15 @@ def test_a_pause_is_shown_with_its_reason_and_its_next_try(desk: Desk) -> None:
     assert (paused["process"], paused["error"]) == (f"host{EVIL} pid 7 (process 0)", f"ConnectionError{EVIL}")
     assert 299 < paused["seconds"] < 330
     assert desk.object()["processes"][0]["stages"][0]["paused"]["error"] == f"ConnectionError{EVIL}"
+
+
+def test_what_limits_hold_back_is_shown_by_name(desk: Desk) -> None:
+    assert desk.object()["limited"] == []
+    desk.report(Call(0, 0, None, 1, 1.0), limited=(Limited("rate_limit_key", f"acme{EVIL}", 1800),))
+    out = desk()
+    assert re.search(r"acme.*rate_limit_key.*1,800", out)
+    assert not set("\x1b\x07\u202e") & set(out)
+    assert desk.object()["limited"] == [{"setting": "rate_limit_key", "name": f"acme{EVIL}", "records": 1800}]
 
 
 def test_what_is_done_and_not_committed_is_in_the_sum(desk: Desk) -> None:
@@ -208,6 +224,15 @@ def test_watch_prints_lines_where_there_is_no_terminal_and_ctrl_c_ends_it_with_0
     assert "stage 0 orders: lag 0, members 0" in lines[0]
     assert "done 0/s" in lines[3], "rates are known from the second look on"
     assert "dead letters: 0" in lines[2]
+
+
+def test_a_line_shows_what_limits_hold_back() -> None:
+    shown = StageReport("Billing", 0, "orders", "billing", "0", 0, 0, 0, 0, 0.0, 0.0, 0, None, 0, (), 0, ())
+    shown = attrs.evolve(shown, limited=(Limited("rate_limit_key", EVIL, 1800),))
+    received = ReceivedReport(Report("host", 7, None, "1", 0, 5.0, None, (shown,)), 1.0)
+    stage = Stage(0, "orders", "billing", Role.MAIN)
+    *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, [received]), [], None)
+    assert line == f"00:00:00Z held back: 1,800 of {one_line(EVIL)}, by rate_limit_key"
 
 
 def test_a_line_shows_a_pause() -> None:

@@ -11,7 +11,7 @@ from flux.core import flux_headers
 from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
-from flux.core.monitoring.report import Call, Paused
+from flux.core.monitoring.report import Call, Limited, Paused
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
 from flux.core.schedules import Schedule, interval
 from flux.web import redaction
@@ -211,6 +211,20 @@ def test_a_partition_whose_processes_vanished_is_named(web: Web) -> None:
     for path, name in (("/", "Billing: orders[0]"), ("/tasks/Billing", "orders[0]")):
         page = text_of(web.get(path))
         assert f"{name} : 2 crashes: records below offset 9 are called alone; the record at offset 7" in page
+
+
+def test_what_limits_hold_back_is_named_and_redacted_as_keys_are(web: Web) -> None:
+    limited = (Limited("rate_limit_key", "acme<", 1800), Limited("pause_when", "down.example", 2))
+    web.report(limited=limited, limited_records=1802)
+    web.take_sample()
+    page = text_of(web.get("/tasks/Billing"))
+    assert "1,800 records of acme< (rate_limit_key), 2 records of down.example (pause_when)." in page
+    hidden = Web(redact=redaction.hide)
+    hidden.report(limited=limited, paused_names=(Paused("TooManyFailures", 90.0, 7.0, name="down.example"),))
+    hidden.take_sample()
+    page = text_of(hidden.get("/tasks/Billing"))
+    assert ("acme" in page, "down.example" in page) == (False, False)
+    assert "1,800 records of (hidden) (rate_limit_key)" in page
 
 
 # -- waiting

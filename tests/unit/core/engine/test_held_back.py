@@ -6,6 +6,7 @@ import pytest
 
 from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.held_back import HeldByName
+from flux.core.engine.key_queue import KeyQueue
 from flux.core.engine.slices import Entry
 from flux.core.limits.concurrency import ConcurrencyByName
 from flux.core.limits.name_limits import NameOf, NameResumed
@@ -254,3 +255,16 @@ def test_a_name_has_records_that_wait_until_the_last_one_goes_on() -> None:
     lab.held_back.ended(first)
     lab.reopened(0.0)
     assert not lab.held_back.waits_for(lab.calls, "a")
+
+
+def test_what_waits_is_counted_by_setting_and_name() -> None:
+    lab = Lab(rate=2, calls=1)
+    first, second, third, fourth = lab.entries(b"a", b"a", b"a", b"b")
+    assert list(lab.held_back.waiting()) == []
+    lab.admitted(first, second, third, fourth, now=100.0)
+    assert list(lab.held_back.waiting()) == [("rate_limit_key", "a", 2)]
+    assert lab.reopened(101.0) == []
+    assert sorted(lab.held_back.waiting()) == [("concurrency_key", "a", 1), ("rate_limit_key", "a", 1)]
+    second.key_queue = KeyQueue(lab.owner, "a", busy=True)
+    second.key_queue.queue.append(fourth)
+    assert sorted(lab.held_back.waiting()) == [("concurrency_key", "a", 2), ("rate_limit_key", "a", 1)]

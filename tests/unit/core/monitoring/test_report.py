@@ -13,6 +13,7 @@ from flux.core.monitoring.report import (
     MOST_KEY,
     VERSION,
     Call,
+    Limited,
     Open,
     Paused,
     Report,
@@ -38,6 +39,9 @@ def test_a_report_comes_back_as_it_was() -> None:
     schedules = (ScheduleReport("nightly", 1_000, 1_005, True, 2, 1),)
     scheduled = attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, stage=1, schedules=schedules),))
     assert Report.from_json(scheduled.to_json()) == scheduled
+    limited = (Limited("rate_limit_key", "acme", 800), Limited("pause_when", "host", 12))
+    held_back = attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, limited=limited, limited_records=900),))
+    assert Report.from_json(held_back.to_json()) == held_back
 
 
 def test_a_report_of_an_older_flux_is_read() -> None:

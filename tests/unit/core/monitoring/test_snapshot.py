@@ -13,8 +13,8 @@ from flux.core.engine.verdicts import Pause, Rules
 from flux.core.flux_headers import DUE
 from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.failure_rate import FailureRate
-from flux.core.monitoring.report import Call, Open, Paused, StageReport
-from flux.core.monitoring.snapshot import Snapshot, pause_of, paused_names
+from flux.core.monitoring.report import MOST_LIMITED, Call, Open, Paused, StageReport
+from flux.core.monitoring.snapshot import Snapshot, limited_by_name, pause_of, paused_names
 from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, TOO_LARGE, Driver
 
 
@@ -319,3 +319,21 @@ def test_paused_names_are_shown_with_since_when_and_how_many_failed_and_no_text_
     for breaker in breakers.paused.values():
         breaker.error = None
     assert paused_names(driver.engine, T0) == []
+
+
+def test_what_waits_for_a_limit_is_shown_by_name_the_most_first() -> None:
+    driver = Watched(concurrency_key=lambda message: message.raw_value)
+    assert (driver.look_at().limited, limited_by_name(Watched().engine)) == ((), [])
+    driver.assign(0)
+    names = [b"a", b"a", b"b", b"b", b"b", *(b"c%d" % (n // 2) for n in range(2 * MOST_LIMITED))]
+    driver.poll(*(driver.record(n, None, value=name) for n, name in enumerate(names)))
+    driver.engine.dispatch_mode.slow = True
+    while driver.engine.take(False, driver.now) is not None:
+        pass
+    report = driver.look_at()
+    assert report.limited_records == sum(records for *_, records in limited_by_name(driver.engine))
+    assert report.limited_records + report.in_flight == len(names)
+    assert len(report.limited) == MOST_LIMITED
+    counts = [each.records for each in report.limited]
+    assert counts == sorted(counts, reverse=True)
+    assert {each.setting for each in report.limited} == {"concurrency_key"}

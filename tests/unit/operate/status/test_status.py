@@ -10,7 +10,7 @@ import pytest
 from flux.core import flux_headers
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
-from flux.core.monitoring.report import IN_PLACE, Call, Open, Paused, Report, StageReport
+from flux.core.monitoring.report import IN_PLACE, MOST_LIMITED, Call, Limited, Open, Paused, Report, StageReport
 from flux.core.ports import CommittedOffset, GroupMember, ProducerRecord, TopicPartition, Watermarks
 from flux.operate.status.blockers import LONG, StuckSince, blockers_of, suspects_of, update_stuck
 from flux.operate.status.oldest_unfinished import OldestUnfinished
@@ -161,6 +161,16 @@ def test_a_name_whose_calls_are_paused_is_listed_once() -> None:
     [pause] = at(stage_status(), stage_status(1), reports=reports).pauses()
     known = pause.what, pause.error, pause.why, pause.end
     assert known == ("host pid 7, calls for acme", "TooManyFailures", why, "next try in 3 seconds")
+
+
+def test_what_limits_hold_back_is_added_up_over_processes_and_stages_the_most_first() -> None:
+    names = [Limited("rate_limit_key", f"n{number}", 1 + number) for number in range(MOST_LIMITED)]
+    here = received(stage_report(limited=tuple(names)), stage_report(1, limited=(names[0],)))
+    there = received(stage_report(limited=(Limited("rate_limit_key", "n0", 100), Limited("pause_when", "n0", 1))))
+    found = at(stage_status(), stage_status(1), reports=[here, there]).limited()
+    assert found[:2] == [Limited("rate_limit_key", "n0", 102), Limited("rate_limit_key", "n9", 10)]
+    assert len(found) == MOST_LIMITED
+    assert at(stage_status()).limited() == []
 
 
 def test_a_pause_by_a_command_says_who_until_when_and_of_which_stages() -> None:
