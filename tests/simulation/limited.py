@@ -12,6 +12,7 @@ import flux
 from flux.core.engine.outages import Outages
 from flux.core.engine.retries import Retries
 from flux.core.engine.verdicts import Move
+from flux.core.limits import backpressure
 from simulation.records import name_of
 from simulation.scenario import Event, RecordPlan, Scenario, TaskPlan, draw_retries
 from simulation.world import World
@@ -45,9 +46,12 @@ def draw_limited(seed: int, focus: Sequence[str] = ()) -> Scenario:
         return attrs.evolve(plan, pause="failure", settings={**plan.settings, **settings})
 
     def record(plan: RecordPlan) -> RecordPlan:
+        if flood:
+            plan = attrs.evolve(plan, at=0.0, partition=0, key=None)
         at = rng.choice((0.0, 0.0, plan.at))
         return attrs.evolve(plan, at=at, key=rng.choice((None, plan.key)))
 
+    flood = rng.random() < 0.3
     records = tuple(sorted(map(record, scenario.records), key=lambda each: each.at))
     calm = rng.random() < 0.4
 
@@ -65,6 +69,7 @@ def draw_limited(seed: int, focus: Sequence[str] = ()) -> Scenario:
         records=records,
         events=tuple(sorted(map(event, kinds), key=lambda each: each.at)),
         dead_too=False,
+        constants={**scenario.constants, "flux.core.limits.backpressure.FULL": rng.choice((3, 3, 10, 1000))},
     )
 
 
@@ -89,12 +94,14 @@ def _paused(outages: Outages) -> set[str]:
 def relieving(world: World) -> tuple[Callable[..., None], Callable[..., None]]:
     """`Outages.relieve` and `Retries.move_on`, with the records that move without a call."""
     relieve, move_on, inside = Outages.relieve, Retries.move_on, set[Any]()
+    counts: dict[Any, int] = {}
 
     def relieved(self: Outages, assignments: Any, now: float) -> None:
         assert world.machine.current is not None
         process = world.machine.current.process
         inside.add(process)
         before = _paused(self)
+        counts.update((assignment, assignment.in_key_queues) for assignment in assignments)
         relieve(self, assignments, now)
         topic = self._common.stage.topic.partition("-")[0]
         for name in before - _paused(self):
@@ -104,6 +111,8 @@ def relieving(world: World) -> tuple[Callable[..., None], Callable[..., None]]:
     def moved(self: Retries, entry: Any, verdict: Any, failure: Any, now: float) -> None:
         assert world.machine.current is not None
         if world.machine.current.process in inside:
+            if counts[entry.assignment] < backpressure.FULL:
+                raise world.truth.broken(f"{entry} moves on without a call, and there is room")
             name = f"#{world.relieve(entry.message)};"
             failure = attrs.evolve(failure, error=type(name, (ValueError,), {})(name))
         move_on(self, entry, verdict, failure, now)

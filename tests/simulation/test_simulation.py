@@ -19,7 +19,7 @@ from simulation.shrink import told
 
 SEEDS = 500
 ORDERED_SEEDS = 120
-LIMITED_SEEDS = 120
+LIMITED_SEEDS = 80
 EVICTED = 87
 """A seed in which a worker calls a key after the group has given its partition to another one."""
 
