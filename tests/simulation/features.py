@@ -42,8 +42,8 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     rng = random.Random(f"{seed}/kills")
     if KILLS in (wanted or ()) or (wanted is None and not focus and rng.random() < 0.15):
         return _kills(scenario, rng)
-    if wanted is None and not focus and rng.random() < 0.4:  # what processes note does no harm
-        return _with_settings(scenario, max_crashes=MOST_CRASHES)
+    if wanted is None and not focus and rng.random() < 0.8:  # what processes note does no harm
+        scenario = _with_settings(scenario, max_crashes=MOST_CRASHES)
     # as above
     rng = random.Random(f"{seed}/names")
     if NAMES in (wanted or ()) or (wanted is None and rng.random() < 0.15):

@@ -75,7 +75,7 @@ def check_order(truth: Truth, call: Call) -> None:
             continue
         its = epoch.called.get(offset)
         if its is None or its.outcome == "pause":
-            if other.replaced or (its is None and (epoch.was_done(offset) or _is_given_up(other))):
+            if other.replaced or (its is None and (epoch.was_done(offset) or _is_given_up(truth, other))):
                 continue
             if copy.stage == 0:
                 its_due = 0
@@ -85,9 +85,11 @@ def check_order(truth: Truth, call: Call) -> None:
             raise truth.broken(f"{call} overtakes {its}, whose forward is refused")
 
 
-def _is_given_up(copy: Copy) -> bool:
-    """Whether the record has ended so many processes that its dead letter is written without another call."""
-    return copy.plan.kills and any(call.forward for call in copy.calls)
+def _is_given_up(truth: Truth, copy: Copy) -> bool:
+    """Whether the record has ended so many processes, or seems to, that its dead letter is written without another
+    call."""
+    blamed = (copy.at, copy.offset) in truth.blamed
+    return (blamed or copy.plan.kills) and any(call.forward for call in copy.calls)
 
 
 def check_alone(truth: Truth, call: Call) -> None:

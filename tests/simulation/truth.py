@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flux.core.engine.offset_tracker import read_metadata
+from flux.core.engine.offset_tracker import read_mark, read_metadata
 from flux.core.ports import CommittedOffset, TopicPartition
 from simulation.forwards import Forwards, is_enqueued
 from simulation.gates import Gates, by_share
@@ -53,6 +53,10 @@ class Truth:
         self.forwards = Forwards(self)
         self.visible = Visible(self)
         self.positions: dict[tuple[str, TopicPartition], CommittedOffset] = {}
+        self.named: dict[tuple[str, TopicPartition], tuple[Process, int]] = {}
+        """The record that a committed offset names as called alone, and who says so."""
+        self.blamed: set[tuple[TopicPartition, int]] = set()
+        """Those whose owner gave the partition up and could not withdraw that, as its commits failed."""
 
     def note(self, text: str, process: Process | None = None) -> None:
         if self.machine.over:
@@ -147,6 +151,11 @@ class Truth:
         self.note(f"{at} committed {position.offset} {position.metadata}", who.process)
         before = self.positions.get((who.group_id, at))
         self.positions[who.group_id, at] = position
+        mark = read_mark(*position)
+        if mark is None or mark.alone is None or mark.rests:
+            self.named.pop((who.group_id, at), None)
+        else:
+            self.named[who.group_id, at] = (who.process, mark.alone)
         epoch: Epoch | None = self.epochs.get((who.process, at)) if added is None else added.epoch
         if added is None and epoch is not None and epoch.task.settings.get("exactly_once"):
             raise self.broken(f"{who.process.name} commits {at} outside of a transaction")
@@ -229,6 +238,7 @@ class Truth:
             epoch = self.epochs[consumer.process, at]
             epoch.ended, epoch.ended_at = "revoked", self.machine.time
             self.note(f"{at} revoked", consumer.process)
+            self._blame(epoch)
             assert epoch.revoking is not None
             now, settings = self.machine.time + 0.001, epoch.task.settings
             late = epoch.late = (
@@ -263,8 +273,14 @@ class Truth:
             self.note(f"{at} lost", consumer.process)
             epoch = self.epochs[consumer.process, at]
             epoch.ended, epoch.ended_at = "lost", self.machine.time
+            self._blame(epoch)
         if consumer.process not in self.excused:
             raise self.broken(f"{consumer.process.name} lost {partitions}, and nothing had befallen it")
+
+    def _blame(self, epoch: Epoch) -> None:
+        who, offset = self.named.get((epoch.group, epoch.at), (None, -1))
+        if who is epoch.process:
+            self.blamed.add((epoch.at, offset))
 
     def poll_begins(self, consumer: Any) -> None:
         for at in consumer.mine():
