@@ -225,7 +225,6 @@ class Policy:
                 self.pause_when is not None and self.pause_when.by is not None,
                 "pause_when by a name: leave its `by` out",
             ),
-            (self.max_crashes is not None, "max_crashes: take one of them out"),
             (self.in_place_retries > 0, f"in_place_retries = {self.in_place_retries}: take one of them out"),
         ):
             if wrong:

@@ -26,7 +26,7 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; None: none, some or
     many."""
     if ORDERED in (wanted or ()):
-        return draw_ordered(seed, focus)
+        return _ordered(draw_ordered(seed, focus), random.Random(f"{seed}/ordered, crashes"), wanted or ())
     if LIMITED in (wanted or ()):
         return draw_limited(seed, focus)
     scenario = draw_retries(seed, focus)
@@ -179,6 +179,12 @@ def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Sc
         memberships_of_polls=rng.random() < 0.5,
         constants={**scenario.constants, **most},
     )
+
+
+def _ordered(scenario: Scenario, rng: random.Random, wanted: Sequence[str]) -> Scenario:
+    if KILLS in wanted:
+        return _kills(scenario, rng)
+    return _with_settings(scenario, max_crashes=MOST_CRASHES) if rng.random() < 0.5 else scenario
 
 
 def _kills(scenario: Scenario, rng: random.Random) -> Scenario:

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from flux.consuming import procedures
+from flux.core.engine.assignment import Assignment
+from flux.core.engine.backlog import Backlogs
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_order import KeyName, KeyOrder, OrderEntry, Origin
 from flux.core.engine.order_moves import Move, Moves
 from flux.core.engine.order_places import place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.ordered_retries import OrderedRetries
-from flux.core.engine.slices import Entry
+from flux.core.engine.slices import Entry, Slice
+from flux.core.engine.suspects import Suspects
+from simulation.features import KILLS
 from simulation.mutants import Mutation, mutant
 from simulation.ordered import ORDERED
 
@@ -28,14 +32,13 @@ def a_record_behind_an_outstanding_one_is_called() -> Mutation:
 def a_follower_in_a_retry_stage_is_called() -> Mutation:
     place = OrderedRetries._place
 
-    def placed(self: OrderedRetries, entry: Entry, now: float) -> None:
+    def placed(self: OrderedRetries, entry: Entry, now: float) -> bool:
         found = place_of(entry, self._main)
         known = None if found is None else self._view.entry(found[1])
         if found is not None and known is not None and known.version == found[2] and found[0] not in self._active:
             self._active[found[0]] = entry, found[1]
-            self._key_queues.add(entry)
-        else:
-            place(self, entry, now)
+            return True
+        return place(self, entry, now)
 
     return OrderedRetries, "_place", placed
 
@@ -54,12 +57,11 @@ def a_copy_that_is_older_than_its_entry_is_dropped() -> Mutation:
 def a_copy_whose_record_is_done_is_called() -> Mutation:
     place = OrderedRetries._place
 
-    def placed(self: OrderedRetries, entry: Entry, now: float) -> None:
+    def placed(self: OrderedRetries, entry: Entry, now: float) -> bool:
         found = place_of(entry, self._main)
         if found is not None and found[2] < self._view.position and self._view.entry(found[1]) is None:
-            self._key_queues.add(entry)
-        else:
-            place(self, entry, now)
+            return True
+        return place(self, entry, now)
 
     return OrderedRetries, "_place", placed
 
@@ -152,3 +154,18 @@ def attempts_of_followers_count() -> Mutation:
         step.entry = OrderEntry(name[1], step.entry.stage, step.entry.due, step.entry.attempts + 9)  # type: ignore[attr-defined]
 
     return OrderSteps, "behind", counted
+
+
+@mutant("crash", features=(ORDERED, KILLS))
+def a_record_that_is_called_alone_overtakes_others_of_its_key() -> Mutation:
+    return Suspects, "_admitted", lambda self, assignment, now: True
+
+
+@mutant("crash", features=(ORDERED, KILLS))
+def records_that_waited_in_memory_are_called_alone_in_any_order() -> Mutation:
+    def hold(self: Backlogs, assignment: Assignment, piece: Slice) -> None:
+        assignment.held.appendleft(piece)
+        assignment.backlogged += len(piece.records)
+        self.held[assignment] = None
+
+    return Backlogs, "hold", hold

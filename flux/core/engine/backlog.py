@@ -51,9 +51,7 @@ class Backlogs:
     def give_back(self, assignment: Assignment, piece: Slice) -> None:
         """Puts a slice that was taken, or its rest, back in order."""
         if assignment.crashes.careful:
-            assignment.backlogged += len(piece.records)
-            assignment.held.appendleft(piece)
-            self.held[assignment] = None
+            self.hold(assignment, piece)
             return
         assignment.give_back(piece)
         self._queue(assignment)
@@ -77,6 +75,17 @@ class Backlogs:
             assignment.backlog.append(piece)
             most -= len(piece)
             self._queue(assignment)
+
+    def hold(self, assignment: Assignment, piece: Slice) -> None:
+        """Puts a slice that was taken from those held back in order."""
+        before: list[Slice] = []
+        place = piece.place
+        while assignment.held and assignment.held[0].place < place:
+            before.append(assignment.held.popleft())
+        assignment.held.appendleft(piece)
+        assignment.held.extendleft(reversed(before))
+        assignment.backlogged += len(piece.records)
+        self.held[assignment] = None
 
     def take_held(self, assignment: Assignment) -> Slice:
         """Takes the first record of those held."""

@@ -56,7 +56,7 @@ class Engine:
         self._watchdog = StallDetector(policy.stalled_after)
         common = self._common = Common(policy, stage, self.call_limits, key_order)
         partitions = self._partitions = Partitions(common, self._drop, lambda *noted: suspects.noted(*noted))
-        retries = self._retries = Retries(common, lambda assignment: dispatch.cut_all(assignment))
+        retries = self._retries = Retries(common, lambda of: dispatch.cut_all(of), lambda entry: work.hold_alone(entry))
         work = self._work = QueuedWork(common, retries.order)
         dispatch = self._dispatch = Dispatch(common, work, retries.noted, retries.order)
         self._outages = Outages(common, dispatch, retries)

@@ -60,6 +60,9 @@ class Parked:
     def __iter__(self) -> Iterator[KeyName]:
         return iter(self._entries)
 
+    def has_any(self, assignment: Assignment) -> bool:
+        return any(entry.assignment is assignment for entries in self._entries.values() for entry in entries)
+
     def add(self, name: KeyName, entry: Entry) -> None:
         self._entries.setdefault(name, []).append(entry)
         self._count += 1
@@ -75,6 +78,33 @@ class Parked:
             for entry in self.take(name):
                 if not unwanted(entry):
                     self.add(name, entry)
+
+
+class Room:
+    """Of partitions' metadata, for one more record that is done out of order."""
+
+    __slots__ = ("narrow",)
+
+    def __init__(self) -> None:
+        self.narrow: set[KeyName] = set()
+        """Keys of records that there was no room for."""
+
+    def has(self, entry: Entry, name: KeyName) -> bool:
+        assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
+        assert offset_tracker is not None
+        others = assignment.in_flight + len(assignment.open)
+        if entry.offset == offset_tracker.committable or offset_tracker.admits(entry.end, others):
+            return True
+        self.narrow.add(name)
+        return False
+
+
+def holds_back(entry: Entry) -> bool:
+    """Whether the committed offset cannot pass a record, and its partition's metadata has no room for others."""
+    offset_tracker = entry.assignment.offset_tracker
+    assert offset_tracker is not None
+    narrow = not offset_tracker.admits(offset_tracker.end, len(entry.assignment.open))
+    return narrow and entry.offset == offset_tracker.committable
 
 
 class Holds:

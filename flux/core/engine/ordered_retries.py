@@ -18,7 +18,7 @@ from flux.core.engine.key_order import Change, KeyName, KeyOrder, OrderEntry, Or
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.late_entries import LateEntries
 from flux.core.engine.order_moves import Moves
-from flux.core.engine.order_places import Holds, Parked, has_one_of, place_of
+from flux.core.engine.order_places import Holds, Parked, Room, has_one_of, holds_back, place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.slices import Entry, Slice
 from flux.core.stage import Role
@@ -30,15 +30,23 @@ SOON_MS = 5_000
 
 
 class OrderedRetries:
-    """Of one stage. `close`: the record of an entry is done in this stage."""
+    """Of one stage. `close`: the record of an entry is done in this stage. `hold_alone`: puts back a record that is to
+    be called alone."""
 
     __slots__ = (
-        "_active", "_ahead", "_close", "_common", "_key_queues", "_late", "_main", "_narrow",
-        "_steps", "_view", "holds", "moves", "parked",
+        "_active", "_ahead", "_close", "_common", "_hold_alone", "_key_queues", "_late", "_main",
+        "_room", "_steps", "_view", "holds", "moves", "parked",
     )  # fmt: skip
 
-    def __init__(self, common: Common, view: KeyOrder, forwards: Forwards, close: Callable[[Entry], None]) -> None:
-        self._common, self._view, self._close = common, view, close
+    def __init__(
+        self,
+        common: Common,
+        view: KeyOrder,
+        forwards: Forwards,
+        close: Callable[[Entry], None],
+        hold_alone: Callable[[Entry], None],
+    ) -> None:
+        self._common, self._view, self._close, self._hold_alone = common, view, close, hold_alone
         assert isinstance(common.key_queues, KeyQueues)
         self._key_queues = common.key_queues
         self._main = common.stage.role is Role.MAIN
@@ -51,8 +59,7 @@ class OrderedRetries:
         """In a retry stage, the record of each key that is being called, until its entry has changed."""
         self._ahead: set[KeyName] = set()
         """Keys of parked records whose entries were not read yet."""
-        self._narrow: set[KeyName] = set()
-        """Keys of parked records that their partition's metadata has no room for."""
+        self._room = Room()
         self.holds = Holds(common.key_queues)
         """In the main stage, the keys of records whose calls have produced what is not acknowledged yet."""
 
@@ -71,7 +78,9 @@ class OrderedRetries:
         may be called as entries of key queues."""
         if not self._main:
             for index in range(len(piece)):
-                self._place(piece.entry(assignment, index, piece.message(index)), now)
+                entry = piece.entry(assignment, index, piece.message(index))
+                if self._place(entry, now):
+                    self._key_queues.add(entry)
             return None
         partition, key_queues = assignment.partition.partition, self._key_queues
         kept: list[int] = []
@@ -103,6 +112,17 @@ class OrderedRetries:
                 self._follow(entry, now)
         return admitted
 
+    def admits(self, entry: Entry, now: float) -> bool:
+        """Whether a record that is in no key queue may be called. If not, it is taken care of."""
+        if not self._main:
+            return self._place(entry, now)
+        place = place_of(entry, True)
+        self._late.owned(entry.assignment)
+        if place is None or self._may_call(place[0], place[1]):
+            return True
+        self._follow(entry, now)
+        return False
+
     def _may_call(self, name: KeyName, origin: Origin) -> bool:
         """In the main stage."""
         if name in self.moves or name in self.parked or self._view.entry(origin) is not None:
@@ -116,7 +136,7 @@ class OrderedRetries:
         assert place is not None
         name, origin, _ = place
         known = self._view.entry(origin)
-        if name in self.parked or not self._has_room(entry, name):
+        if name in self.parked or not self._room.has(entry, name):
             self.parked.add(name, entry)
         elif known is not None:
             self._late.moved(origin)
@@ -133,26 +153,25 @@ class OrderedRetries:
             return self._view.entry((name[0], head))
         return self.moves.leader(name)
 
-    def _place(self, entry: Entry, now: float) -> None:
-        """In a retry stage: what becomes of a record that is due."""
+    def _place(self, entry: Entry, now: float) -> bool:
+        """In a retry stage: whether a record that is due may be called. If not, it is taken care of."""
         place = place_of(entry, self._main)
         if place is None:
-            self._key_queues.add(entry)
-            return
+            return True
         name, origin, version = place
         view = self._view
         if version >= view.position:
             self.parked.add(name, entry)
             self._ahead.add(name)
-            return
+            return False
         known, head = view.entry(origin), view.head(name)
         if known is not None and known.version == version and head == origin[1]:
-            if name in self._active:
+            active, _ = self._active.setdefault(name, (entry, origin))
+            if active.assignment is not entry.assignment or active.offset != entry.offset:
                 self.parked.add(name, entry)  # a second copy of the same
-                return
-            self._active[name] = entry, origin
-            self._key_queues.add(entry)
-        elif not self._has_room(entry, name):
+                return False
+            return True
+        if not self._room.has(entry, name):
             self.parked.add(name, entry)
         elif known is None:
             self._close(entry)  # it was done before, and the offset of this copy was not committed
@@ -165,6 +184,7 @@ class OrderedRetries:
                 self.parked.add(name, entry)
             else:
                 self._steps.behind(entry, name, origin, leader, now)
+        return False
 
     def _waits_here(self, leader: OrderEntry, now: float) -> bool:
         if self._common.stage.role is Role.DEAD:
@@ -193,10 +213,9 @@ class OrderedRetries:
     def done(self, entry: Entry) -> None:
         """The call of a record of a retry stage has succeeded: it is outstanding until its entry is removed."""
         place = place_of(entry, self._main)
-        if place is None or self._view.entry(place[1]) is None:
-            self._close(entry)
-        else:
-            self._steps.done(entry, place)
+        if place is not None and self._view.entry(place[1]) is not None:
+            return self._steps.done(entry, place)
+        return self._close(entry)
 
     # ---- facts
 
@@ -234,28 +253,22 @@ class OrderedRetries:
 
     def ended(self, now: float) -> None:
         """The metadata may have room."""
-        for name in list(self._narrow):
+        for name in list(self._room.narrow):
             self._review(name, now)
         self._late.remove()
 
     def make_room(self, now: float) -> None:
         """In a retry stage: records that could be called may wait for room in the metadata, and a follower that waits
         for them may be what holds back the committed offset. It moves behind them."""
-        for name in list(self.parked):
+        for name in () if self._main else list(self.parked):
             for entry in self.parked.take(name):
                 place = place_of(entry, self._main)
                 head = self._view.head(name)
                 leader = None if head is None else self._view.entry((name[0], head))
-                if self._holds_back(entry) and place is not None and leader is not None and head != place[1][1]:
+                if holds_back(entry) and place is not None and leader is not None and head != place[1][1]:
                     self._steps.behind(entry, name, place[1], leader, now)
                 else:
                     self.parked.add(name, entry)
-
-    def _holds_back(self, entry: Entry) -> bool:
-        tracker = entry.assignment.offset_tracker
-        assert tracker is not None
-        narrow = not tracker.admits(tracker.end, len(entry.assignment.open))
-        return not self._main and narrow and entry.offset == tracker.committable
 
     def hold(self, entry: Entry) -> None:
         """The call of a record has returned, and what it produced may still fail: in the main stage its key waits."""
@@ -277,24 +290,11 @@ class OrderedRetries:
     # ---- records that wait in memory
 
     def _review(self, name: KeyName, now: float) -> None:
-        self._narrow.discard(name)
+        self._room.narrow.discard(name)
         for entry in self.parked.take(name):
-            place = place_of(entry, self._main)
             if not self._common.begins(entry.assignment):
                 continue
-            if not self._main:
-                self._place(entry, now)
-            elif place is not None and self._may_call(name, place[1]):
-                self._key_queues.add_first(entry)
-            else:
-                self._follow(entry, now)
-
-    def _has_room(self, entry: Entry, name: KeyName) -> bool:
-        """Whether the metadata has room for one more record that is done out of order."""
-        assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
-        others = assignment.in_flight + len(assignment.open)
-        assert offset_tracker is not None
-        if entry.offset == offset_tracker.committable or offset_tracker.admits(entry.end, others):
-            return True
-        self._narrow.add(name)
-        return False
+            if entry.assignment.crashes.careful:
+                self._hold_alone(entry)
+            elif self.admits(entry, now):
+                (self._key_queues.add_first if self._main else self._key_queues.add)(entry)

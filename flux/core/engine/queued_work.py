@@ -11,7 +11,7 @@ from flux.core.engine.assignment import Assignment, Phase
 from flux.core.engine.backlog import Backlogs
 from flux.core.engine.common import Common
 from flux.core.engine.ordered_retries import OrderedRetries
-from flux.core.engine.slices import Slice
+from flux.core.engine.slices import Entry, Slice
 from flux.core.limits.backpressure import Backpressure
 from flux.core.message import Message
 from flux.core.named_work import NamedWork
@@ -124,6 +124,10 @@ class QueuedWork:
         self.backlogs.drop(assignment)
         for each in pieces:
             self.delay_queue.add(assignment, each, each.size)
+
+    def hold_alone(self, entry: Entry) -> None:
+        """Puts back a record that is to be called alone."""
+        self.backlogs.hold(entry.assignment, Slice.of(entry))
 
     def discard(self, assignment: Assignment) -> None:
         """Discards the records of a partition that were not started: its owner gives it up."""

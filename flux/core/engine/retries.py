@@ -29,23 +29,22 @@ _DEAD = Role.DEAD  # an enum attribute costs more than a global
 
 class Retries:
     """Of one stage. `cut`: ends the runs of a partition after their current calls, because one of its records must hold
-    back its key."""
+    back its key. `hold_alone`: puts back a record that is to be called alone."""
 
     __slots__ = (
         "_common", "_cut", "_failures", "_next_stage",
         "forwards", "in_place", "order", "unacknowledged", "unforwarded",
     )  # fmt: skip
 
-    def __init__(self, common: Common, cut: Callable[[Assignment], None]) -> None:
-        self._common = common
-        self._cut = cut
+    def __init__(self, common: Common, cut: Callable[[Assignment], None], hold_alone: Callable[[Entry], None]) -> None:
+        self._common, self._cut = common, cut
         self._next_stage = NextStage(common)
         self._failures: list[tuple[Message, Failure, Move]] = []
         self.unacknowledged = Unacknowledged()
         self.in_place = InPlace()
         self.forwards = Forwards(MOST_IN_TRANSACTION if common.policy.exactly_once else MOST_OPEN)
         view = common.key_order
-        self.order = None if view is None else OrderedRetries(common, view, self.forwards, self._close)
+        self.order = None if view is None else OrderedRetries(common, view, self.forwards, self._close, hold_alone)
         self.unforwarded: list[Forward] = []
         """Forwards that were not acknowledged when the stage left."""
 

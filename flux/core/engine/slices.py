@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,17 @@ class Slice:
         """When they were delivered, in seconds by the engine's clock."""
         self.epoch = 0.0
         """The wall clock's time, in seconds since the epoch, when the engine's clock was 0."""
+
+    @classmethod
+    def of(cls, entry: Entry) -> Slice:
+        """Of one record."""
+        message = entry.message
+        if message.stage == 0:
+            piece = cls([message._record], entry.end)
+        else:
+            piece = cls([message._record], entry.end, [message], [entry.due], [entry.end])
+        piece.since, piece.epoch = entry.since, math.inf  # `since` counts, whenever it was due
+        return piece
 
     def __len__(self) -> int:
         return len(self.records)

@@ -15,9 +15,11 @@ from flux.core.engine.dispatch import Dispatch
 from flux.core.engine.forwards import Failure
 from flux.core.engine.partitions import Partitions
 from flux.core.engine.retries import Retries
-from flux.core.engine.runs import Run
+from flux.core.engine.runs import OrderedRun, Run
 from flux.core.engine.slice_runs import SliceRun, WholeBatchRun
+from flux.core.engine.slices import Slice
 from flux.core.engine.verdicts import CRASHED, Crashed
+from flux.core.stage import Role
 
 _RETRY = 1.0  # seconds until a record is named again after a commit that failed
 _LATE = 60.0  # seconds that a record in doubt may be due later than it was for another process
@@ -124,7 +126,7 @@ class Suspects:
     def take(self, now: float) -> Run | None:
         """The next run, of one record. None: a record was named, and the commit that says so must end first."""
         assignment = None if self._running or self.unclear() else self._next()
-        if assignment is None:
+        if assignment is None or not self._admitted(assignment, now):
             return None
         crashes, offset = assignment.crashes, _first(assignment)
         if crashes.kills(offset):
@@ -133,18 +135,39 @@ class Suspects:
             crashes.name(offset)
             self._common.commits.soon(now)
         elif assignment.is_noted:
-            kind = SliceRun if self._common.policy.batch is None else WholeBatchRun
-            run = kind(assignment, self._backlogs.take_held(assignment), now)
+            run = self._run(assignment, self._backlogs.take_held(assignment), now)
             self._running[run] = assignment
             return self._dispatch.start(run, now)
         return None
+
+    def _admitted(self, assignment: Assignment, now: float) -> bool:
+        """Whether the order of its key lets the next record be called. Those before it that may not are taken care
+        of."""
+        order = self._retries.order
+        while order is not None and assignment.held:
+            piece = assignment.held[0]
+            if order.admits(piece.entry(assignment, 0, piece.message(0)), now):
+                return self._may_begin(assignment)
+            self._backlogs.take_held(assignment)
+        return order is None
+
+    def _run(self, assignment: Assignment, piece: Slice, now: float) -> Run:
+        order = self._retries.order
+        if self._common.policy.batch is not None:
+            return WholeBatchRun(assignment, piece, now)
+        if order is None or self._common.stage.role is Role.MAIN:
+            return SliceRun(assignment, piece, now)
+        entry = piece.entry(assignment, 0, piece.message(0))
+        self._common.key_queues.begin(entry)
+        return OrderedRun([entry], now, order.done)
 
     def finished(self, run: Run, now: float) -> None:
         """A run has ended, perhaps one of `take`."""
         assignment = self._running.pop(run, None)
         if assignment is not None and assignment.crashes.careful:
             assignment.crashes.called()
-            if self._may_begin(assignment) and not assignment.crashes.kills(_first(assignment)):
+            goes_on = self._may_begin(assignment) and self._admitted(assignment, now)
+            if goes_on and not assignment.crashes.kills(_first(assignment)):
                 assignment.crashes.name(_first(assignment))  # the commit that clears the one names the next one
             self._common.commits.soon(now)
 
@@ -178,7 +201,9 @@ class Suspects:
             return True
         if offset_tracker is None or (crashes.until is not None and offset_tracker.end < crashes.until):
             return False
-        if assignment.waiting and (crashes.begun is None or 0 <= now - crashes.begun < _LATE):
+        order = self._retries.order
+        waits = assignment.waiting or (order is not None and order.parked.has_any(assignment))
+        if waits and (crashes.begun is None or 0 <= now - crashes.begun < _LATE):
             return False
         return not any(crashes.doubts(record.offset()) for piece in assignment.held for record in piece.records)
 

@@ -226,10 +226,6 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
             'retry_order = "key" does not go with concurrency_key: take one of them out',
         ),
         (
-            {"retry_order": "key", "max_crashes": 3},
-            'retry_order = "key" does not go with max_crashes: take one of them out',
-        ),
-        (
             {"retry_order": "key", "in_place_retries": 2},
             'retry_order = "key" does not go with in_place_retries = 2: take one of them out',
         ),

@@ -461,7 +461,7 @@ def test_a_revocation_waits_for_writes_and_products_alone() -> None:
 
 def test_a_failure_is_open_until_its_copy_is_written() -> None:
     shared, cut = Common(policy(), STAGES[0], CallLimits()), list[Assignment]()
-    retries = Retries(shared, cut.append)
+    retries = Retries(shared, cut.append, lambda entry: None)
     at = assignment()
     [piece] = at.deliver([record(0)])
     entry, run = piece.entry(at, 0, piece.message(0)), Run(1, T0)
@@ -476,7 +476,7 @@ def test_a_failure_is_open_until_its_copy_is_written() -> None:
 
 def test_a_try_in_place_has_the_runs_of_its_partition_cut() -> None:
     shared, cut = Common(policy(in_place_retries=1), STAGES[0], CallLimits()), list[Assignment]()
-    retries = Retries(shared, cut.append)
+    retries = Retries(shared, cut.append, lambda entry: None)
     at = assignment()
     [piece] = at.deliver([record(0)])
     entry = piece.entry(at, 0, piece.message(0))
@@ -508,7 +508,7 @@ def prepared(records: int = 1, **settings: Any) -> tuple[Common, Retries, Assign
     at = assignment()
     [piece] = at.deliver([record(offset, b"%d" % offset) for offset in range(records)])
     entries = [piece.entry(at, index, piece.message(index)) for index in range(records)]
-    return shared, Retries(shared, cut.append), at, entries, cut
+    return shared, Retries(shared, cut.append, lambda entry: None), at, entries, cut
 
 
 def test_copies_are_counted_by_where_they_went() -> None:
