@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from flux.consuming import procedures
-from flux.core.engine.assignment import Assignment
-from flux.core.engine.backlog import Backlogs
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_order import KeyName, KeyOrder, OrderEntry, Origin
 from flux.core.engine.order_moves import Move, Moves
 from flux.core.engine.order_places import place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.ordered_retries import OrderedRetries
-from flux.core.engine.slices import Entry, Slice
+from flux.core.engine.slices import Entry
 from flux.core.engine.suspects import Suspects
 from simulation.features import KILLS
 from simulation.mutants import Mutation, mutant
@@ -159,13 +157,3 @@ def attempts_of_followers_count() -> Mutation:
 @mutant("crash", features=(ORDERED, KILLS))
 def a_record_that_is_called_alone_overtakes_others_of_its_key() -> Mutation:
     return Suspects, "_admitted", lambda self, assignment, now: True
-
-
-@mutant("crash", features=(ORDERED, KILLS))
-def records_that_waited_in_memory_are_called_alone_in_any_order() -> Mutation:
-    def hold(self: Backlogs, assignment: Assignment, piece: Slice) -> None:
-        assignment.held.appendleft(piece)
-        assignment.backlogged += len(piece.records)
-        self.held[assignment] = None
-
-    return Backlogs, "hold", hold

@@ -123,6 +123,7 @@ class OrderedTruth(Truth):
         self.calls_of: defaultdict[tuple[str, int, int], list[Call]] = defaultdict(list)
         """By main topic, partition and offset."""
         self.dead: set[tuple[str, int, int]] = set()
+        self.most_put_back = scenario.constants["flux.core.engine.ordered_retries.MOST_PARKED"]
         self.overtaken: set[str] = set()
         """Main topics of tasks whose partitions were lost, or given up during calls: nothing can keep two owners
         apart there."""
@@ -193,8 +194,15 @@ class OrderedTruth(Truth):
                 raise self.broken(f"{call} runs beside a call of {other} of the same key")
             if other < offset and not self.is_settled((topic, partition, other)) and not records[other].deleted:
                 raise self.broken(f"{call} is called before {other}, which is not done")
-            if other > offset and its and _is_committed(position, other):
+            done = other > offset and self.is_settled((topic, partition, other)) and _is_committed(position, other)
+            if done and not self._is_outstanding(task, partition, other):
                 raise self.broken(f"{call} is repeated after {other} is done for good")
+
+    def _is_outstanding(self, task: TaskPlan, partition: int, offset: int) -> bool:
+        """Whether a record has an entry in the topic of keys, and so is called again, or its copy dropped."""
+        [log] = self.cluster.topics[f"{task.topic}-{task.group}-keys"].logs
+        values = [each.value() for each in log.settled() if each.key() == b"%d:%d" % (partition, offset)]
+        return bool(values) and values[-1] is not None
 
     # ---- the rest of what plain tasks promise is not looked at here
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulation.cut import SIMPLER, Cut
-from simulation.features import draw
+from simulation.features import KILLS, draw
 from simulation.limited import LIMITED
 from simulation.many import run_all
 from simulation.ordered import ORDERED
@@ -32,9 +32,10 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong() -> None:
-    for seed in range(ORDERED_SEEDS):
-        result = play(draw(seed, wanted=(ORDERED,)))
+@pytest.mark.parametrize(("wanted", "seeds"), [((ORDERED,), ORDERED_SEEDS), ((ORDERED, KILLS), ORDERED_SEEDS // 2)])
+def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong(wanted: tuple[str, ...], seeds: int) -> None:
+    for seed in range(seeds):
+        result = play(draw(seed, wanted=wanted))
         assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
 
 

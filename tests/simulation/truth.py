@@ -47,6 +47,8 @@ class Truth:
         """Processes that have stood still for a while."""
         self.stopping: Callable[[Process], float | None] = lambda process: None
         """Since when a process is stopping."""
+        self.most_put_back = 0
+        """Records that waited in memory and are to be called alone."""
         self.gates = Gates(self)
         self.enqueued_at: dict[int, float] = {}
         """By the record's number: when an application enqueued it, in seconds since the epoch."""
@@ -317,7 +319,7 @@ class Truth:
             in_queues = 0 if engine.held_back is None or engine.stage.number else assignment.in_key_queues
             if in_queues > full + batch:
                 raise self.broken(f"{assignment.partition} has {in_queues} records in key queues")
-            if assignment.backlogged > 2 * full + batch:
+            if assignment.backlogged > 2 * full + batch + self.most_put_back:
                 raise self.broken(f"{assignment.partition} has {assignment.backlogged} records that nobody has begun")
         forwards = engine.open_forwards
         chunk = max(constants.get("flux.core.limits.dispatch_mode.CHUNK", 100), task.settings.get("max_batch", 0))

@@ -125,3 +125,13 @@ def test_the_next_slice_can_be_replaced_by_a_part_of_it_or_by_nothing() -> None:
     assert (first.backlogged, len(backlogs)) == (1, 2)
     backlogs.replace_next(None)
     assert (first.backlogged, first.queued, list(backlogs)) == (0, False, [second])
+
+
+def test_what_is_held_again_is_in_order() -> None:
+    owner = careful(P0, Mark(1))
+    backlogs = two((owner, piece(0, 2)), (owner, piece(5, 5)))
+    first, second = backlogs.take_held(owner), backlogs.take_held(owner)
+    backlogs.hold(owner, second)
+    backlogs.hold(owner, first)
+    backlogs.hold(owner, piece(3, 4))
+    assert (held(owner), owner.backlogged) == ([[0], [1], [2], [3, 4], [5]], 6)

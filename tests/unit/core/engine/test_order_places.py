@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.order_places import Holds, Parked, has_one_of, place_of, place_of_copy
+from flux.core.engine.order_places import Holds, Parked, Room, has_one_of, holds_back, place_of, place_of_copy
 from flux.core.engine.slices import Entry
 from flux.core.ports import Headers
 from unit.support.engine_support import P1, assignment, entry, message, record
@@ -46,7 +46,9 @@ def test_records_wait_by_key_in_order() -> None:
     for each in (first, second, third):
         parked.add((0, b"k"), each)
     assert (len(parked), list(parked), (0, b"k") in parked) == (3, [(0, b"k")], True)
+    assert parked.has_any(other)
     parked.discard(lambda each: each.assignment is other)
+    assert not parked.has_any(other)
     assert parked.take((0, b"k")) == [first, third]
     assert (len(parked), parked.take((0, b"k")), (0, b"k") in parked) == (0, [], False)
 
@@ -63,3 +65,14 @@ def test_a_key_is_held_until_it_is_released_or_its_partition_is_gone() -> None:
     holds.forget(other)
     holds.release(second)
     assert second.key_queue.holds == 1
+
+
+def test_a_record_that_the_metadata_has_no_room_for_waits_unless_all_wait_for_it() -> None:
+    owner, room = assignment(max_metadata=0), Room()
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 3)
+    assert not room.has(entry(owner, 1), (0, b"k"))
+    assert room.narrow == {(0, b"k")}
+    assert room.has(entry(owner, 0), (0, b"o"))
+    assert [holds_back(entry(owner, offset)) for offset in (0, 1)] == [True, False]
+    assert room.has(entry(assignment(), 1), (0, b"w"))

@@ -378,3 +378,14 @@ def test_what_came_in_one_poll_is_withheld_together_and_called_in_due_order() ->
     assert driver.nothing_to_take()
     at_the_end(driver)
     assert called(driver) == [2, 0]
+
+
+def test_a_record_that_is_to_be_called_alone_is_put_back() -> None:
+    driver = Ordered(max_crashes=3)
+    driver.assign(0)
+    driver.poll(0)
+    work = driver.engine._work
+    [owner] = driver.engine._partitions.assignments.values()
+    piece = work.backlogs.take_held(owner)
+    work.hold_alone(piece.entry(owner, 0, piece.message(0)))
+    assert [each.records for each in owner.held] == [piece.records]

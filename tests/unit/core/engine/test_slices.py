@@ -12,7 +12,7 @@ def batch(*offsets: int) -> list[FakeRecord]:
 
 def due_order() -> Slice:
     records = batch(5, 3, 9)
-    piece = Slice(records, 0, [message(one) for one in records], [10, 20, 30], [9, 5, 12])
+    piece = Slice(records, 0, [message(one, 1) for one in records], [10, 20, 30], [9, 5, 12])
     piece.since = 7.0
     return piece
 
@@ -90,3 +90,18 @@ def test_a_new_entry_waits_for_its_first_call_and_a_new_slice_has_no_times() -> 
     one, piece = Entry(assignment(), message(record(3)), 3, 4), Slice(batch(3), 4)
     assert (one.key_queue, one.due, one.since, one.tries, one.waits) == (None, 0, 0.0, 0, False)
     assert (piece.since, piece.epoch) == (0.0, 0.0)
+
+
+def test_an_entry_is_a_slice_of_one_record_again() -> None:
+    owner, main, retried = assignment(), Slice(batch(3, 5), 9), due_order()
+    one = Slice.of(main.entry(owner, 1, main.message(1)))
+    assert (one.records, one.end, one.messages, one.place) == (main.records[1:], 9, None, (0, 5))
+    entry = retried.entry(owner, 1, retried.message(1))
+    again = Slice.of(entry)
+    assert (again.records, again.messages, again.place, again.ranges(0, 1)) == (
+        retried.records[1:2],
+        [entry.message],
+        (20, 3),
+        [(3, 5)],
+    )
+    assert again.entry(owner, 0, entry.message).since == entry.since
