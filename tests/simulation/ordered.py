@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from flux.core.engine.key_order import OrderEntry
 from flux.core.engine.offset_tracker import read_metadata
 from flux.core.errors import BrokerError
 from flux.core.ports import CommittedOffset, TopicPartition
@@ -166,7 +167,8 @@ class OrderedTruth(Truth):
         call.began, call.began_at = self.machine.steps, self.machine.time
         self.note(f"call {call.number} of {copy}, origin {self.origin(copy)[1:]}", process)
         self.calls.append(call)
-        if copy.stage not in (0, DEAD) and copy.due > (process.now() + 0.01) * 1000 and process not in self.jumped:
+        early = copy.stage not in (0, DEAD) and copy.due > (process.now() + 0.01) * 1000
+        if early and process not in self.jumped and not self.may_be_early(copy):
             raise self.broken(f"{call} is called before it is due, {copy.due}")
         if message.attempt > retries + 1:
             raise self.broken(f"{call} is attempt {message.attempt} of {retries + 1}")
@@ -179,6 +181,15 @@ class OrderedTruth(Truth):
         epoch.calls.append(call)
         copy.calls.append(call)
         return call
+
+    def may_be_early(self, copy: Copy) -> bool:
+        """A follower may, once what it follows is done."""
+        task, _ = self.stage_of(copy.at.topic) or (None, 0)
+        assert task is not None
+        version = int(dict(copy.record._headers or ())["flux-order"])
+        [log] = self.cluster.topics[f"{task.topic}-{task.group}-keys"].logs
+        entry = next(OrderEntry.read(each.value(), version) for each in log.records if each.at == version)
+        return entry is not None and entry.follows
 
     def _check_order(self, call: Call) -> None:
         topic, partition, offset = self.origin(call.copy)
