@@ -18,6 +18,8 @@ class LateJoins:
         self._common = common
         self._ending = ending
         self._changed = common.system.condition()
+        self._dormant: dict[str, StageRuntime] = {}
+        """By topic."""
 
     def choose(self, admin: AdminPort) -> None:
         """Before the start: chooses the stages that need not join yet. Blocks."""
@@ -27,23 +29,23 @@ class LateJoins:
                     runtime.dormant = _has_no_records(admin, runtime)
             except BrokerError:
                 pass  # its consumer tries again, or says what is missing
+        self._dormant = {str(runtime): runtime for runtime in self._common.runtimes if runtime.dormant}
 
     def start(self, admin: AdminPort) -> None:
         """Looks for records of these stages, in a thread of its own."""
-        if any(runtime.dormant for runtime in self._common.runtimes):
+        if self._dormant:
             self._ending.spawn(f"flux-late-{self._common.runtimes[0]}", lambda: self._look(admin))
 
     def needed_locked(self, forwards: Iterable[Forward]) -> None:
         """These were written: their stages join at once, as they may be due soon."""
-        dormant = {str(runtime): runtime for runtime in self._common.runtimes if runtime.dormant}
-        if dormant:
-            for topic in {forward.forwarded_copy.target.topic for forward in forwards} & dormant.keys():
-                self._join_locked(dormant[topic])
+        if self._dormant:
+            for topic in {forward.forwarded_copy.target.topic for forward in forwards} & self._dormant.keys():
+                self._join_locked(self._dormant[topic])
 
     def stop(self) -> None:
         """The task ends: nothing joins any more."""
         with self._common.lock:
-            dormant = [runtime for runtime in self._common.runtimes if runtime.dormant]
+            dormant, self._dormant = list(self._dormant.values()), {}
             for runtime in dormant:
                 runtime.dormant, runtime.left = False, True
         for runtime in dormant:
@@ -53,6 +55,7 @@ class LateJoins:
 
     def _join_locked(self, runtime: StageRuntime) -> None:
         runtime.dormant = False
+        del self._dormant[str(runtime)]
         runtime.began_at = runtime.stepped_at = runtime.received_at = self._common.system.monotonic()
         self._common.driver.join_locked(runtime)
 
