@@ -166,6 +166,16 @@ def test_groups_that_were_described_without_an_answer(network: Network) -> None:
             process.kill()
 
 
+def test_a_group_whose_coordinator_has_closed_the_last_connection(network: Network, adapter: Any) -> None:
+    """As brokers do after ten minutes without a request."""
+    admin = adapter.admin()
+    assert admin.members("g", SECONDS) == []
+    network.proxy.reset()
+    time.sleep(1)
+    assert admin.members("g", SECONDS / 2) == []
+    admin.close()
+
+
 def test_a_producer_that_asks_for_partitions(network: Network, adapter: Any) -> None:
     producer = adapter.producer(ProducerSettings())
     first, second = network.topic(), network.topic()  # an answer is remembered

@@ -2,8 +2,10 @@
 
 librdkafka 2.16 frees a request to a group's coordinator when its time is over, and still uses it when a broker is back:
 the process aborts, or the client answers nothing any more. So librdkafka gets no limit that a caller could reach, and a
-client with a request that nobody waits for is replaced: closing a client ends its requests. Source:
-rd_kafka_admin_coord_request in rdkafka_admin.c, https://github.com/confluentinc/librdkafka/issues/4605
+client with a request that nobody waits for is replaced: closing a client ends its requests. That also helps where the
+last connection was closed, such as after ten idle minutes: librdkafka then removes all brokers and reads them again,
+and requests to a coordinator that it knows wait for the removed one. Source: rd_kafka_admin_coord_request in
+rdkafka_admin.c, rd_kafka_coord_cache_get in rdkafka_coord.c, https://github.com/confluentinc/librdkafka/issues/4605
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from flux.core.ports import GroupMember, TopicPartition
 
 _LONGEST = 3600.0  # seconds: the most that librdkafka accepts
 _RETRY = 0.2  # seconds between two attempts
+_SHARE = 0.3
+"""Part of a time limit for one attempt: the next one has another client."""
 
 
 class Groups:
@@ -56,7 +60,7 @@ class Groups:
         until = self._now() + timeout
         while True:
             try:
-                return self._answer(group, until - self._now(), options)
+                return self._answer(group, min(timeout * _SHARE, until - self._now()), options)
             except KafkaException as error:
                 # Unlike its consumers, librdkafka's admin does not wait until there is a coordinator.
                 if fault_of(error.args[0]) is not Fault.UNAVAILABLE or self._now() + _RETRY > until:
