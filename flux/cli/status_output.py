@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flux.cli.output import cell, table
+from flux.cli.pause_output import pause_lines, pause_objects, pause_parts
 from flux.cli.schedule_output import schedule_lines, schedule_object, schedules_table
 from flux.consuming.open_transactions import HeldBack
 from flux.core.monitoring.report import Limited
@@ -25,7 +26,6 @@ from flux.operate.status.task_status import (
     Blocker,
     Rates,
     StageStatus,
-    TaskPause,
     TaskStatus,
 )
 
@@ -40,11 +40,7 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
     shown: list[RenderableType] = [_stages(found, before), Text(""), Text(one_line(summary(found)))]
     if found.schedules:
         shown += [Text(""), schedules_table(found)]
-    paused = found.pauses()
-    if paused:
-        shown += [Text(""), _pauses(paused)]
-        if len(paused) > _MAX_PROCESSES:
-            shown.append(Text(f"and {len(paused) - _MAX_PROCESSES:,} more: see --json"))
+    shown += pause_parts(found)
     shown += [Text(""), _limited(limited)] if (limited := found.limited()) else []
     if found.held_back:
         shown += [Text(""), *(Text(one_line(held_line(found, each)), style="yellow") for each in found.held_back)]
@@ -104,9 +100,8 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
     yield f"{at} dead letters: {_dead(found)}"
     for line in schedule_lines(found):
         yield one_line(f"{at} {line}")
-    for pausing in found.pauses()[:_MAX_PROCESSES]:
-        since = f"by {_by(pausing)}, for {lasting(pausing.seconds)}; {pausing.end}"
-        yield one_line(f"{at} paused: {pausing.what}, {since}")
+    for line in pause_lines(found):
+        yield one_line(f"{at} {line}")
     for waits in found.limited():
         yield one_line(f"{at} held back: {waits.records:,} of {waits.name}, by {waits.setting}")
     for held in found.held_back:
@@ -160,22 +155,11 @@ def _stages(found: TaskStatus, before: TaskStatus | None) -> Table:
     return shown
 
 
-def _pauses(paused: Sequence[TaskPause]) -> Table:
-    shown = table("paused", "by", "for", "end", numbers=["for"])
-    for each in paused[:_MAX_PROCESSES]:
-        shown.add_row(cell(each.what, "bold"), cell(_by(each), "yellow"), cell(lasting(each.seconds)), cell(each.end))
-    return shown
-
-
 def _limited(limited: Sequence[Limited]) -> Table:
     shown = table("held back", "by", "records", numbers=["records"])
     for each in limited:
         shown.add_row(cell(each.name, "bold"), cell(each.setting, "yellow"), cell(each.records))
     return shown
-
-
-def _by(pausing: TaskPause) -> str:
-    return f"{pausing.error} ({pausing.why})" if pausing.why else pausing.error
 
 
 def _blockers(blockers: Sequence[Blocker]) -> Table:
@@ -245,7 +229,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "held_back": [_held_object(found, each) for each in found.held_back],
         "schedules": [schedule_object(each) for each in found.schedules],
         "crashes": [{**each.at._asdict(), **each.mark._asdict()} for each in found.crashes],
-        "paused": [_pause_object(each) for each in found.pauses()],
+        **pause_objects(found),
         "limited": [attrs.asdict(each) for each in found.limited()],
         "blockers": [_blocker_object(blocker) for blocker in blockers],
         "processes": None if found.reports is None else [_process_object(each) for each in found.reports],
@@ -298,13 +282,6 @@ def _blocker_object(blocker: Blocker) -> dict[str, Any]:
 def _held_object(found: TaskStatus, held: HeldBack) -> dict[str, Any]:
     seconds = round(found.at - held.since, 1)
     return {**held.at._asdict(), "offset": held.offset, "seconds": seconds, "remedy": held.remedy}
-
-
-def _pause_object(each: TaskPause) -> dict[str, Any]:
-    tried_in, ends_in = (None if left is None else round(left, 1) for left in (each.tried_in, each.ends_in))
-    known = {"process": each.process, "error": each.error, "seconds": round(each.seconds, 1), "tried_in": tried_in}
-    more = {"command": each.command, "ends_in": ends_in, "why": each.why, "stages": each.stages, "name": each.name}
-    return {**known, **more}
 
 
 def _process_object(each: ReceivedReport) -> dict[str, Any]:

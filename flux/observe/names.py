@@ -105,6 +105,12 @@ LIMITED = Metric(
 PAUSED_SECONDS = Metric("flux_paused_seconds_total", "counter", ("task",), "Total time for which the task was paused.")
 IN_FLIGHT = Metric("flux_calls_in_flight", "gauge", _STAGE, "Running calls.")
 LIMIT = Metric("flux_concurrency_limit", "gauge", ("task",), "Calls that may run at once in this process.")
+RATE_LIMIT = Metric(
+    "flux_rate_limit",
+    "gauge",
+    ("task",),
+    "Calls a second that may start in this process: rate_limit, or what flux set-rate has set.",
+)
 OPEN = Metric(
     "flux_open_transfers",
     "gauge",
@@ -160,6 +166,7 @@ ALL = (
     PAUSED_SECONDS,
     IN_FLIGHT,
     LIMIT,
+    RATE_LIMIT,
     OPEN,
     PARTITIONS,
     CRASH_SUSPECTS,

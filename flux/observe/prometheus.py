@@ -218,6 +218,8 @@ class Metrics(Hooks, Collector):
         paused_names = 0 if ended else max(coordinator.inspection.read(_paused_names), default=0)
         families.set(names.PAUSED, (job.name,), paused or (bool(coordinator.control.held) and not ended))
         families.set(names.PAUSED_NAMES, (job.name,), paused_names)
+        if coordinator.control.rate_here is not None:
+            families.set(names.RATE_LIMIT, (job.name,), coordinator.control.rate_here)
         families.set(names.PAUSES, (job.name,), pauses.number)
         families.set(names.PAUSED_SECONDS, (job.name,), pauses.seconds)
         coordinator.inspection.read(lambda runtime, now: self._read_stage(job.name, runtime, now, families))

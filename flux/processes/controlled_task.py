@@ -63,8 +63,10 @@ class ControlledTask:
             self._log_holds(before, held)
         set_rate = self.standing.rate(now)
         wanted = self.job.policy.rate_limit if set_rate is None else set_rate.rate
-        if wanted != control.rate:
-            control.set_rate(wanted)
+        before_rate = control.rate
+        if (wanted, set_rate) != (before_rate, control.commanded_rate):
+            control.set_rate(wanted, set_rate)
+        if wanted != before_rate:
             by = "" if set_rate is None else f", as {set_rate.by} has set"
             logger.warning("%s", one_line(f"{self.name} {_rate(wanted)}{by}"), extra={"task": self.name})
 

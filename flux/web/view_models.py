@@ -13,6 +13,7 @@ from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
 from flux.operate.status.progress import PartitionCrashes
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.schedules import ScheduleStatus
+from flux.operate.status.set_rates import TaskRate, rates_of
 from flux.operate.status.task_status import (
     Blocker,
     StageStatus,
@@ -94,6 +95,7 @@ class Sample:
     held_back: Sequence[HeldBack]
     crashes: Sequence[PartitionCrashes]
     schedules: Sequence[ScheduleStatus] = ()
+    rates_set: Sequence[TaskRate] = ()
 
     @property
     def now_ms(self) -> int:
@@ -167,6 +169,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.held_back,
         found.crashes,
         found.schedules,
+        rates_of(found),
     ), stuck_since
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from flux.consuming.coordinator.common import Shared
 from flux.core.control.records import Whereabouts, whereabouts
-from flux.core.control.standing import Hold
+from flux.core.control.standing import Hold, SetRate
 from flux.core.limits.call_limits import CallLimits
 
 
@@ -27,16 +27,26 @@ class TaskControl:
                     runtime.engine.paused()
             common.wake_all_locked()
 
-    def set_rate(self, rate: float | None) -> None:
-        """Calls a second; None: no limit. Runs that were handed out before go on: they are long if calls are quick."""
+    def set_rate(self, rate: float | None, commanded: SetRate | None) -> None:
+        """Calls a second; None: no limit. Runs that were handed out before go on: they are long if calls are quick.
+        `commanded`: who has set it; None: the task's code."""
         with self._common.lock:
-            self._call_limits.set_rate(rate)
+            self._call_limits.set_rate(rate, commanded)
             self._common.wake_all_locked()
 
     @property
     def rate(self) -> float | None:
         """As `set_rate`."""
         return self._call_limits.rate
+
+    @property
+    def rate_here(self) -> float | None:
+        """This process's part of the rate."""
+        return self._call_limits.rate_here
+
+    @property
+    def commanded_rate(self) -> SetRate | None:
+        return self._call_limits.commanded_rate
 
     @property
     def held(self) -> Mapping[int, Hold]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flux.core.control.standing import Hold
+from flux.core.control.standing import Hold, SetRate
 from flux.core.engine.runs import Run
 from flux.core.error_text import brief
 from flux.core.limits.breakers import BreakersByName, found_outage
@@ -25,7 +25,18 @@ class CallLimits:
     """Shared by all stages of a task in this process. `share`: of the group's rate; None: the rate is this process's
     alone. `by_name`: limits of the calls for one name."""
 
-    __slots__ = ("_limited", "breaker", "breakers", "by_name", "failure_count", "held", "rate", "rate_limit", "share")
+    __slots__ = (
+        "_limited",
+        "breaker",
+        "breakers",
+        "by_name",
+        "commanded_rate",
+        "failure_count",
+        "held",
+        "rate",
+        "rate_limit",
+        "share",
+    )
 
     def __init__(
         self,
@@ -46,6 +57,8 @@ class CallLimits:
         """What `rate` limits."""
         self.rate = self._limited.rate
         """Calls a second, of the process or of the group; None: no limit."""
+        self.commanded_rate: SetRate | None = None
+        """Who has set it; None: the task's code."""
         self.held: dict[int, Hold] = {}
         """Stages that somebody has paused."""
 
@@ -75,10 +88,16 @@ class CallLimits:
         self._limited.rate = after
         return f"rate limit: {after:.3g} of the group's {self.rate:g} calls a second, as the share of its partitions"
 
-    def set_rate(self, rate: float | None) -> None:
-        """Another limit than the task's own, of the process or of the group; None: no limit."""
-        self.rate = rate
+    def set_rate(self, rate: float | None, commanded: SetRate | None = None) -> None:
+        """Another limit than the task's own, of the process or of the group; None: no limit. `commanded`: who has set
+        it."""
+        self.rate, self.commanded_rate = rate, commanded
         self._limited.rate = self._own_rate() or rate
+
+    @property
+    def rate_here(self) -> float | None:
+        """`rate`, or this process's part of it."""
+        return self._limited.rate
 
     def _own_rate(self) -> float | None:
         """This process's part of the rate; None: not known, or there is no limit."""

@@ -109,6 +109,17 @@ class Limited:
 
 
 @attrs.frozen
+class RateSet:
+    """Somebody has set the rate limit of the task in this process."""
+
+    rate: float | None = attrs.field(validator=optional(_NUMBER))
+    """Calls a second; None: no limit."""
+    by: str = attrs.field(validator=_TEXT)
+    ends_in: float | None = attrs.field(validator=optional(_NUMBER))
+    """Seconds; None: it does not end by itself."""
+
+
+@attrs.frozen
 class StageReport:
     """One stage of one task in one process. `done` … `dead` count since its start; rates are of the last interval."""
 
@@ -143,6 +154,8 @@ class StageReport:
     """The names with the most records that wait for them."""
     limited_records: int = attrs.field(default=0, validator=_INT)
     """Of all names."""
+    rate_set: RateSet | None = attrs.field(default=None, validator=optional(instance_of(RateSet)))
+    """The same for all stages of a task."""
     done_to: Mapping[str, int] = attrs.field(factory=dict, eq=False, validator=deep_mapping(_TEXT, _INT))
     """By partition, the offset below which all is done, where it is not committed yet."""
     schedules: tuple[ScheduleReport, ...] = ()
@@ -202,11 +215,13 @@ class Report:
                 open_ = tuple(_made(Open, each) for each in stage["open"])
                 paused = stage.get("paused")
                 paused = None if paused is None else _made(Paused, paused)
+                rate = stage.get("rate_set")
+                rate = None if rate is None else _made(RateSet, rate)
                 names = tuple(_made(Paused, each) for each in stage.get("paused_names", ()))
                 schedules = tuple(_made(ScheduleReport, each) for each in stage.get("schedules", ()))
                 more = {"calls": calls, "open": open_, "paused": paused, "paused_names": names, "schedules": schedules}
                 limited = tuple(_made(Limited, each) for each in stage.get("limited", ()))
-                stages.append(_made(StageReport, stage, **more, limited=limited))
+                stages.append(_made(StageReport, stage, **more, limited=limited, rate_set=rate))
             return _made(cls, found, stages=tuple(stages))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None

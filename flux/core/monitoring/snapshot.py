@@ -27,6 +27,7 @@ from flux.core.monitoring.report import (
     Limited,
     Open,
     Paused,
+    RateSet,
     StageReport,
     ranges_of,
     shown_key,
@@ -76,6 +77,7 @@ class Snapshot:
                 for setting, name, records in nlargest(MOST_LIMITED, limited, key=lambda each: each[2])
             ),
             limited_records=sum(records for *_, records in limited),
+            rate_set=rate_set_of(engine, now),
             done_to={str(at.partition): offset for at, offset in engine.uncommitted_progress().items()},
         )
         self._checked, self._done, self._failed = now, stats.done, stats.failed
@@ -128,9 +130,20 @@ def hold_of(engine: Engine, now: float) -> Paused | None:
     if hold is None:
         return None
     now_ms = engine.wall_ms(now)
-    ends_in = None if hold.until == math.inf else round(max(0.0, hold.until - now_ms) / 1000, 1)
     seconds = round(max(0.0, now_ms - hold.since) / 1000, 1)
-    return Paused(hold.by, seconds, None, commanded=True, ends_in=ends_in, why=hold.why)
+    return Paused(hold.by, seconds, None, commanded=True, ends_in=_ends_in(hold.until, now_ms), why=hold.why)
+
+
+def rate_set_of(engine: Engine, now: float) -> RateSet | None:
+    """None: the rate limit is that of the task's code."""
+    commanded = engine.call_limits.commanded_rate
+    if commanded is None:
+        return None
+    return RateSet(commanded.rate, commanded.by, _ends_in(commanded.until, engine.wall_ms(now)))
+
+
+def _ends_in(until: float, now_ms: float) -> float | None:
+    return None if until == math.inf else round(max(0.0, until - now_ms) / 1000, 1)
 
 
 def paused_names(engine: Engine, now: float) -> list[Paused]:

@@ -75,6 +75,11 @@ class Commands:
     def reports(self) -> list[bytes]:
         return [record.value() or b"" for record in self.broker.records("flux-reports")]
 
+    def status(self) -> Any:
+        done = self.cli("status", "--load", self.file, "--adapter", self.cli.url, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(only_line(done.stdout))
+
     def history(self) -> list[dict[str, Any]]:
         done = self.cli("dlq", "history", "--load", self.file, "--adapter", self.cli.url, "--json")
         assert done.exit_code == 0, done.output
@@ -109,6 +114,11 @@ def test_the_rate_is_set_and_the_answer_is_json(commands: Commands) -> None:
         found = json.loads(only_line(done.stdout))
         assert [answer["text"] for answer in found["answers"]] == ["makes at most 2.5 calls a second"]
         assert found["problems"] == []
+        wait_for(lambda: commands.status()["rates_set"])
+        [rate] = commands.status()["rates_set"]
+        assert (rate["rate"], rate["by"], len(rate["processes"]), rate["ends_in"]) == (2.5, "ada", 1, None)
+        shown = commands.cli("status", "--load", commands.file, "--adapter", commands.cli.url).stdout
+        assert "rate limit: at most 2.5 calls a second, set by ada, in 1 process" in shown
         assert "calls without a rate limit" in commands("set-rate", "none").stdout
         assert commands("set-rate", "default").exit_code == 0
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 import flux
-from flux.core.control.standing import Hold
+from flux.core.control.standing import Hold, SetRate
 from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, Watermarks
@@ -163,7 +163,7 @@ def running(worker: flux.Worker) -> Iterator[None]:
 
 def test_every_metric_is_named_in_one_place_and_every_one_is_there() -> None:
     peer = Peer()
-    task = peer.task(work, retries=1)
+    task = peer.task(work, retries=1, rate_limit=1000)
     watching = Metrics(registry=None)
     worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)
     watching.watch(worker)
@@ -256,6 +256,20 @@ def test_a_partition_whose_processes_vanished_is_counted() -> None:
         wait_for(lambda: read(watching.text())("flux_crash_suspects", stage=0) == 1, "it is found")
         assert read(watching.text())("flux_crash_suspects", stage=1) == 0
     watching.close()
+
+
+def test_the_rate_limit_is_the_one_in_force() -> None:
+    peer, watching = Peer(), Metrics(registry=None)
+    worker = flux.Worker(peer.task(lambda message: None, rate_limit=5), adapter=peer.adapter, system=peer.machine)
+    watching.watch(worker)
+    with running(worker):
+        wait_for(lambda: worker.ready, "the start")
+        control = worker.jobs[0].coordinator.control  # type: ignore[union-attr]
+        assert read(watching.text())("flux_rate_limit") == 5
+        control.set_rate(50.0, SetRate("ada", 50.0, math.inf))
+        assert read(watching.text())("flux_rate_limit") == 50
+        control.set_rate(None, SetRate("ada", None, math.inf))
+        assert "flux_rate_limit{" not in watching.text()
 
 
 def test_what_is_tried_in_place_and_what_expires_is_counted() -> None:

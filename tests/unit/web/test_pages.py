@@ -11,7 +11,7 @@ from flux.core import flux_headers
 from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.errors import BrokerError, Fault
-from flux.core.monitoring.report import Call, Limited, Paused
+from flux.core.monitoring.report import Call, Limited, Paused, RateSet
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
 from flux.core.schedules import Schedule, interval
 from flux.web import redaction
@@ -191,6 +191,13 @@ def test_a_task_that_is_paused_is_named_with_its_reason(web: Web) -> None:
         page = text_of(web.get(path))
         assert f"{name} for 1.5 minutes by ConnectionError on host pid 7 (process 0)" in page
         assert "Next try in 7 seconds." in page
+
+
+def test_a_rate_that_somebody_has_set_is_named(web: Web) -> None:
+    web.report(rate_set=RateSet(50.0, "ada<", None))
+    web.take_sample()
+    for path, name in (("/", "Billing: Rate limit"), ("/tasks/Billing", "Rate limit")):
+        assert f"{name} : at most 50 calls a second, set by ada<, in 1 process" in text_of(web.get(path))
 
 
 def test_a_host_whose_calls_are_paused_is_named_with_how_many_failed(web: Web) -> None:

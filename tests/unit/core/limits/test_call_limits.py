@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from flux.core.control.standing import SetRate
 from flux.core.engine.runs import Run
 from flux.core.limits.call_limits import CallLimits
 from flux.core.limits.concurrency import ConcurrencyByName
@@ -143,7 +146,7 @@ def test_another_rate_is_shared_like_the_tasks_own() -> None:
     for rate in (200.0, None):
         limits.set_rate(rate)
         assert limits.rate == rate
-        rates.append(limits.rate_limit.rate)
+        rates.append(limits.rate_here)
     assert limits.owns(0, 2) is None
     assert rates == [100.0, 25.0, 50.0, None]
 
@@ -184,5 +187,8 @@ def test_failures_by_name_pause_names_and_not_the_task() -> None:
 
 def test_another_rate_of_a_process_is_used_whole() -> None:
     limits = CallLimits(5.0)
-    limits.set_rate(7.0)
-    assert limits.rate_limit.rate == 7.0
+    by_ada = SetRate("ada", 7.0, math.inf)
+    limits.set_rate(7.0, by_ada)
+    assert (limits.rate_limit.rate, limits.commanded_rate) == (7.0, by_ada)
+    limits.set_rate(5.0)
+    assert limits.commanded_rate is None

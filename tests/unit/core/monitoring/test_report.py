@@ -16,6 +16,7 @@ from flux.core.monitoring.report import (
     Limited,
     Open,
     Paused,
+    RateSet,
     Report,
     ScheduleReport,
     StageReport,
@@ -30,6 +31,8 @@ def test_a_report_comes_back_as_it_was() -> None:
     assert Report.from_json(REPORT.to_json()) == REPORT
     paused = attrs.evolve(REPORT, stages=(PAUSED, attrs.evolve(STAGE, in_place=7)))
     assert Report.from_json(paused.to_json()) == paused
+    slowed = attrs.evolve(REPORT, stages=(attrs.evolve(STAGE, rate_set=RateSet(None, "ada", 60.0)),))
+    assert Report.from_json(slowed.to_json()) == slowed
     names = attrs.evolve(
         REPORT,
         stages=(attrs.evolve(STAGE, paused_names=(Paused("TooManyFailures", 1.5, None, why="2 of 2", name="acme"),)),),

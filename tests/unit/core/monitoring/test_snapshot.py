@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from flux.core.control.standing import Hold
+from flux.core.control.standing import Hold, SetRate
 from flux.core.engine.batches import OpenBatch
 from flux.core.engine.forwards import Detail
 from flux.core.engine.verdicts import Pause, Rules
 from flux.core.flux_headers import DUE
 from flux.core.limits.circuit_breaker import CircuitBreaker
 from flux.core.limits.failure_rate import FailureRate
-from flux.core.monitoring.report import MOST_LIMITED, Call, Open, Paused, StageReport
+from flux.core.monitoring.report import MOST_LIMITED, Call, Open, Paused, RateSet, StageReport
 from flux.core.monitoring.snapshot import Snapshot, limited_by_name, pause_of, paused_names
 from unit.support.engine_support import AWAY, DENIED, T0, T0_MS, TOO_LARGE, Driver
 
@@ -299,6 +299,17 @@ def test_a_stage_that_somebody_has_paused_says_who_and_until_when(until: float, 
     assert driver.look_at(10.0).paused == Paused("ada", 15.0, None, commanded=True, ends_in=ends_in, why="audit")
     driver.engine.call_limits.held = {1: Hold("ada", "audit", T0_MS, until)}
     assert driver.look_at().paused is None
+
+
+@pytest.mark.parametrize(("until", "ends_in"), [(math.inf, None), (T0_MS + 70_000, 60.0), (T0_MS, 0.0)])
+@pytest.mark.parametrize("rate", [50.0, None])
+def test_a_rate_that_somebody_has_set_says_who_and_until_when(
+    rate: float | None, until: float, ends_in: float | None
+) -> None:
+    driver = Watched(rate_limit=10.0)
+    assert driver.look_at().rate_set is None
+    driver.engine.call_limits.set_rate(rate, SetRate("ada", rate, until))
+    assert driver.look_at(10.0).rate_set == RateSet(rate, "ada", ends_in)
 
 
 def test_paused_names_are_shown_with_since_when_and_how_many_failed_and_no_text_of_an_error() -> None:
