@@ -15,7 +15,7 @@ from flux.core import flux_headers
 from flux.core.delayed_work import checked_name, delayed_headers
 from flux.core.engine.verdicts import Pause
 from flux.core.error_text import brief
-from flux.core.errors import BrokerError, ConfigurationError, DeliveryError
+from flux.core.errors import BrokerError, ConfigurationError, DeliveryError, Fault
 from flux.core.message import Message
 from flux.core.monitoring.log_throttle import LogThrottle, and_more
 from flux.core.named_work import NamedWork
@@ -26,7 +26,7 @@ from flux.core.tick_log import MOST_MISSED, TickEntry, TickLog
 from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.cron import cron_ticks
 from flux.producing.delivery import Delivery
-from flux.producing.encoding import HeadersLike, encode_value
+from flux.producing.encoding import HeadersLike, encode, encode_value
 from flux.producing.scope import CURRENT
 from flux.scheduling import name_of, own_headers, producer_class
 
@@ -71,8 +71,9 @@ def scheduled_work(
             raise ConfigurationError(f"every(seconds={shown(length)}): give seconds, 1 to {_LONGEST_INTERVAL}")
         when, next_tick = f"every {length:g} s", interval(round(length * 1000))
     late: Any = seconds(max_late)
-    if late is not None and not is_number(late, 0, math.inf):
-        raise ConfigurationError(f"every(max_late={shown(late)}): give seconds, 0 or more, or None")
+    if late is not None and not is_number(late, 1, math.inf):
+        raise ConfigurationError(f"every(max_late={shown(late)}): give seconds, 1 or more, or None: however late")
+    encode(key, "every: key")
     schedule = Schedule(when if name is None else checked_name(name, "name"), when, next_tick, late)
     if any(each.schedule.name == schedule.name for each in task._schedules):
         raise ConfigurationError(f"every: two schedules are named {schedule.name!r}: give one another name=…")
@@ -126,6 +127,8 @@ class Ticks:
         except DeliveryError as error:
             failed = error.failed[0].error
             raise (failed if isinstance(failed, BrokerError) else error) from error
+        except TimeoutError:
+            raise BrokerError(f"a tick of {self._name} is not acknowledged", Fault.UNAVAILABLE) from None
 
     def step(self, named: NamedWork) -> Step:
         """A tick is due."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from flux.core.ports import Cluster
 from flux.core.validation import Seconds, is_number, seconds, shown
 from flux.producer import Producer
 from flux.producing.delivery import Delivery
-from flux.producing.encoding import HeadersLike
+from flux.producing.encoding import HeadersLike, encode_headers
 from flux.producing.registry import PRODUCERS
 
 if TYPE_CHECKING:
@@ -86,11 +86,8 @@ def _send(
 
 def own_headers(headers: HeadersLike | None) -> list[tuple[str, Any]]:
     """A user's headers as pairs. Raises ConfigurationError for one of flux's own."""
-    if headers is None:
-        return []
-    pairs: Iterable[Any] = headers.items() if hasattr(headers, "items") else headers
-    own = list(pairs)
-    if forged := [name for name, _ in own if str(name).startswith(flux_headers.PREFIX)]:
+    own: list[tuple[str, Any]] = [] if headers is None else [*encode_headers(headers)]
+    if forged := [name for name, _ in own if name.startswith(flux_headers.PREFIX)]:
         raise ConfigurationError(f"header {forged[0]!r}: names that begin with {flux_headers.PREFIX} are flux's own")
     return own
 

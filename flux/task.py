@@ -235,7 +235,7 @@ class Task(Generic[V]):
 
         `value`, `key`, `headers`: of each tick's record; `key` None: the name. `name`: None: the expression or the
         interval. A tick that no worker was there for is called once, however many were missed, unless it is more than
-        `max_late` seconds late. Raises ConfigurationError, also for a task without retries.
+        `max_late` seconds late, 1 or more. Raises ConfigurationError, also for a task without retries.
         """
         policy = self.policy()
         work = scheduled_work(self, policy, cron, seconds, timezone, value, key, headers, name, max_late)

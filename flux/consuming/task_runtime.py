@@ -118,6 +118,8 @@ class TaskRuntime:
         policy, admin = self.policy, self.admin
         require_topics(self.name, policy, admin, create_topics, self.system)
         chosen = choose_stages(self.name, policy.stages, stages, admin)
+        if self.ticks is not None and any(stage.has_names for stage in chosen):
+            self.ticks.start()  # before all that joins something: a start that fails is repeated
         spreading = Spreading(self.system)
         found = {
             stage.topic: spreading.known(partial(max_message_bytes, admin, stage.topic))
@@ -146,8 +148,6 @@ class TaskRuntime:
             self.coordinator.late_joins.choose(admin)
         if policy.exactly_once:
             self.transactions.join(self.adapter.cluster, self.coordinator, limits.get)
-        if self.ticks is not None and any(stage.has_names for stage in chosen):
-            self.ticks.start()
         return True
 
     def setup(self) -> Any:

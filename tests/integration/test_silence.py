@@ -413,3 +413,36 @@ def test_idle_stages_do_not_storm_a_broker_that_ends_their_connections(network: 
         worker.stop()
         thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("broken", ["refuse", "hang"])
+def test_a_schedule_goes_on_after_a_broken_network_over_three_ticks(
+    network: Network, adapter: Any, broken: str
+) -> None:
+    calls: list[tuple[int, float]] = []
+
+    def call(message: flux.Message) -> None:
+        calls.append((int(message.headers.get("flux-tick") or 0) // 1000, time.time()))
+
+    task = flux.task(topic=network.topic(), group_id=f"g{secrets.token_hex(4)}", retries=1)(call)
+    task.every(seconds=1)
+    worker = flux.Worker(task, adapter=adapter, create_topics=True)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: len(calls) >= 2)
+        getattr(network.proxy, broken)()
+        cut = time.time()
+        time.sleep(3.5)
+        network.proxy.heal()
+        healed = time.time()
+        until(lambda: len([tick for tick, _ in calls if tick > healed]) >= 3)
+    finally:
+        network.proxy.heal()
+        worker.stop()
+        thread.join(60)
+    last, began = calls[0]
+    for tick, at in calls[1:]:
+        assert tick > last or (tick == last > cut - 7), f"{last} and then {tick}"  # a tick whose commit was cut off
+        assert all(missed <= began + 0.5 for missed in range(last + 1, tick)), f"lost between {last} and {tick}"
+        last, began = tick, at

@@ -15,6 +15,7 @@ from simulation.limited import LIMITED, draw_limited
 from simulation.ordered import ORDERED, draw_ordered
 from simulation.records import name_of
 from simulation.scenario import Event, Outcome, RecordPlan, Scenario, TaskPlan, draw_retries
+from simulation.scheduled import SCHEDULED, draw_scheduled
 
 EXACTLY_ONCE = "exactly-once"
 NAMES = "names"
@@ -29,6 +30,8 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
         return _ordered(draw_ordered(seed, focus), random.Random(f"{seed}/ordered, crashes"), wanted or ())
     if LIMITED in (wanted or ()):
         return draw_limited(seed, focus)
+    if SCHEDULED in (wanted or ()):
+        return draw_scheduled(seed, focus)
     scenario = draw_retries(seed, focus)
     rng = random.Random(f"{seed}/features")
     drawn = [] if rng.random() < 0.4 else rng.sample(FEATURES, rng.choice((1, 1, 2, 3, 5)))

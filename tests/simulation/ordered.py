@@ -205,7 +205,7 @@ class OrderedTruth(Truth):
                 raise self.broken(f"{call} runs beside a call of {other} of the same key")
             if other < offset and not self.is_settled((topic, partition, other)) and not records[other].deleted:
                 raise self.broken(f"{call} is called before {other}, which is not done")
-            done = other > offset and self.is_settled((topic, partition, other)) and _is_committed(position, other)
+            done = other > offset and self.is_settled((topic, partition, other)) and is_committed(position, other)
             if done and not self._is_outstanding(task, partition, other):
                 raise self.broken(f"{call} is repeated after {other} is done for good")
 
@@ -251,7 +251,7 @@ class OrderedTruth(Truth):
         ]
 
 
-def _is_committed(position: CommittedOffset | None, offset: int) -> bool:
+def is_committed(position: CommittedOffset | None, offset: int) -> bool:
     if position is None:
         return False
     ranges = read_metadata(*position) or [] if position.metadata else []

@@ -7,6 +7,7 @@ import contextvars
 import hashlib
 import importlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from flux.core.engine.retries import Retries
 from flux.core.engine.verdicts import Expired
 from flux.core.message import Message
 from flux.producing import flusher, pending_acks
+from flux.producing.delivery import Delivery
 from flux.producing.produced import Produced
 from flux.producing.registry import PRODUCERS
 from simulation.gates import by_share
@@ -30,6 +32,7 @@ from simulation.limited import judging, relieving
 from simulation.machine import Process
 from simulation.records import Violation
 from simulation.scenario import HOUR, Scenario
+from simulation.scheduled import ScheduledScenario, ScheduledWorld
 from simulation.system import Local, RLock
 from simulation.world import World
 
@@ -99,6 +102,18 @@ def _claiming(world: World) -> Callable[[Any], TransactionThreads]:
     return threads
 
 
+def _waiting_here(world: World, result: Any) -> Any:
+    """Waits in the running thread of the machine."""
+
+    def wait(self: Delivery, timeout: float | None = None) -> Any:
+        deadline = world.machine.time + (math.inf if timeout is None else timeout)
+        while not self.done() and world.machine.time < deadline:
+            world.machine.park(0.01, rounds=True)
+        return result(self, 0)
+
+    return wait
+
+
 @contextlib.contextmanager
 def _patched(world: World) -> Iterator[None]:
     """What of flux does not go through its System, and its limits, for one run."""
@@ -109,6 +124,7 @@ def _patched(world: World) -> Iterator[None]:
         (flux.consuming.handlers, "expiring", _telling(world)),
         (Produced, "fail", _failing(world)),
         (flux.worker, "TransactionThreads", _claiming(world)),
+        (Delivery, "result", _waiting_here(world, Delivery.result)),
     ]
     if any(by_share(task.settings) for task in world.scenario.tasks):
         relieve, move_on = relieving(world)
@@ -133,7 +149,7 @@ def _patched(world: World) -> Iterator[None]:
 
 def play(scenario: Scenario) -> Result:
     """Plays a scenario. What broke is in the result; any other error is one of the simulation."""
-    world = World(scenario)
+    world = ScheduledWorld(scenario) if isinstance(scenario, ScheduledScenario) else World(scenario)
     violation: Violation | None = None
     with _patched(world):
         try:

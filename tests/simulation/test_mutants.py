@@ -7,6 +7,7 @@ import pytest
 import simulation.mutants_of_calls
 import simulation.mutants_of_limits
 import simulation.mutants_of_order
+import simulation.mutants_of_schedules
 import simulation.mutants_of_transactions  # noqa: F401
 from flux.producing.scope import CURRENT
 from simulation.features import draw

@@ -15,11 +15,13 @@ from simulation.limited import LIMITED
 from simulation.many import run_all
 from simulation.ordered import ORDERED
 from simulation.play import play
+from simulation.scheduled import SCHEDULED
 from simulation.shrink import told
 
 SEEDS = 500
 ORDERED_SEEDS = 120
 LIMITED_SEEDS = 80
+SCHEDULED_SEEDS = 80
 EVICTED = 87
 """A seed in which a worker calls a key after the group has given its partition to another one."""
 
@@ -43,6 +45,13 @@ def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong(wanted: 
 def test_limits_hold_and_nothing_waits_for_ever_behind_one() -> None:
     for seed in range(LIMITED_SEEDS):
         result = play(draw(seed, wanted=(LIMITED,)))
+        assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
+
+
+@pytest.mark.timeout(300)
+def test_each_tick_and_the_last_work_of_an_id_are_called_once_whatever_goes_wrong() -> None:
+    for seed in range(SCHEDULED_SEEDS):
+        result = play(draw(seed, wanted=(SCHEDULED,)))
         assert result.violation is None, "\n".join([f"seed {seed}", *result.history, str(result.violation)])
 
 

@@ -62,8 +62,7 @@ class World:
         self.broker_process = Process("", self.machine)
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
-        ordered = any(task.settings.get("retry_order") for task in scenario.tasks)
-        self.truth = (OrderedTruth if ordered else Truth)(scenario, self.machine, self.cluster)
+        self.truth = self._truth()
         cluster = self.cluster
         transactions = Coordinator(cluster.system, cluster._store_offset, cluster._transaction_ended)
         cluster.transactions = transactions
@@ -107,6 +106,10 @@ class World:
         self.app = Process("app", self.machine)
         self._enter(self.app)
         self.events = Events(self)
+
+    def _truth(self) -> Truth:
+        ordered = any(task.settings.get("retry_order") for task in self.scenario.tasks)
+        return (OrderedTruth if ordered else Truth)(self.scenario, self.machine, self.cluster)
 
     def chance(self, probability: float) -> bool:
         return probability > 0 and self.faulty and self.random.random() < probability

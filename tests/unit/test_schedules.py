@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import builtins
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 import flux
 from flux.core.errors import BrokerError, Fault
-from flux.testing import Kit
+from flux.producing.delivery import Delivery
+from flux.testing import Kit, kit
 from flux.testing.records import StoredRecord
 
 
@@ -220,7 +224,7 @@ def test_a_value_that_cannot_be_written_ends_the_start(flux_kit: Kit) -> None:
         ({"cron": "* * * * *", "seconds": 5}, "give a cron expression"),
         ({"seconds": 0.5}, "give seconds, 1 to"),
         ({"seconds": "5"}, "give seconds, 1 to"),
-        ({"seconds": 5, "max_late": -1}, "give seconds, 0 or more, or None"),
+        ({"seconds": 5, "max_late": 0}, "give seconds, 1 or more, or None"),
         ({"seconds": 5, "name": ""}, "name = ''"),
         ({"seconds": 5, "headers": {"flux-due": "1"}}, "flux's own"),
     ],
@@ -246,3 +250,90 @@ def test_without_its_package_a_cron_expression_names_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(flux.ConfigurationError, match=r'pip install "super-flux\[cron\]"'):
         task().every("0 2 * * *")
+
+
+@pytest.mark.parametrize(
+    ("start", "days", "hours"),
+    [
+        ("2026-03-28T12:00+01:00", ["29 03:00 +0200", "30 02:30 +0200", "31 02:30 +0200"], [23.5, 24]),
+        ("2026-10-24T12:00+02:00", ["25 02:30 +0200", "26 02:30 +0100", "27 02:30 +0100"], [25, 24]),
+    ],
+)
+def test_a_nightly_task_is_called_once_a_night_over_both_changes_of_the_clock(
+    start: str, days: list[str], hours: list[float]
+) -> None:
+    pytest.importorskip("cronsim")
+    berlin = ZoneInfo("Europe/Berlin")
+    with kit(start=datetime.fromisoformat(start)) as flux_kit:
+        report = task()
+        report.every("30 2 * * *", timezone="Europe/Berlin")
+        called: list[datetime] = []
+        for _ in range(3):
+            flux_kit.run(report)
+            [waiting] = flux_kit.waiting(report)
+            flux_kit.clock.advance(waiting.seconds or 0)
+            assert flux_kit.run(report).done == 1
+            called.append(flux_kit.clock.datetime.astimezone(berlin))
+    assert [f"{each:%d %H:%M %z}" for each in called] == days
+    assert [(b - a) / 3600 for a, b in pairwise(map(datetime.timestamp, called))] == hours
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"key": 5}, "key must be str, bytes or None, not int"),
+        ({"headers": 5}, "headers must be a mapping, or pairs of a name and a value"),
+        ({"headers": ["ab", "c"]}, "headers must be a mapping, or pairs of a name and a value"),
+        ({"name": "a\nb"}, "name = .*give a text of 1 to 250 characters that can be printed"),
+    ],
+)
+def test_what_no_record_can_have_is_refused_where_the_task_is_defined(
+    flux_kit: Kit, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(flux.ConfigurationError, match=told):
+        task().every(seconds=5, **given)
+    if "name" not in given:
+        with pytest.raises(flux.ConfigurationError, match=told):
+            task().enqueue(b"v", delay=5, **given)
+
+
+def test_a_text_of_another_alphabet_names_a_schedule(flux_kit: Kit) -> None:
+    report = task()
+    report.every(seconds=300, name="größer")
+    flux_kit.run(report)
+    at_tick(flux_kit, 300)
+    assert flux_kit.run(report).done == 1
+    assert report.seen[0].key == "größer".encode()
+
+
+def test_in_a_rolling_deployment_a_worker_of_the_other_version_delays_a_tick_by_a_minute(flux_kit: Kit) -> None:
+    former, report = task(), task()
+    former.every(seconds=300, name="s", value=b"former")
+    report.every(seconds=600, name="s", value=b"now")
+    at_tick(flux_kit, 600)
+    flux_kit.run(former)
+    flux_kit.run(report)
+    for _ in range(2):  # workers of both versions
+        at_tick(flux_kit, 300)
+        flux_kit.run(former)
+        flux_kit.run(report)
+    assert [each.value for each in former.seen] == [b"former", b"former"]
+    assert report.seen == []
+    flux_kit.clock.advance(60)
+    flux_kit.run(report)
+    assert [each.value for each in report.seen] == [b"now"]
+
+
+def test_a_tick_that_is_not_acknowledged_in_time_delays_the_start(
+    flux_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = task()
+    report.every(seconds=300)
+
+    def slow(self: Any, timeout: float | None = None) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Delivery, "result", slow)
+    with pytest.raises(BrokerError, match="a tick of Report is not acknowledged") as raised:
+        flux_kit.run(report)
+    assert raised.value.retriable

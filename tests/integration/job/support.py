@@ -249,12 +249,15 @@ class Lab:
         path.write_text(lines + source)
         return path
 
-    def process(self, path: Path, task: str, *options: str, query: str = "") -> subprocess.Popen[bytes]:
+    def process(
+        self, path: Path, task: str, *options: str, query: str = "", scheme: str = "confluent"
+    ) -> subprocess.Popen[bytes]:
         """`flux process` in a process of its own; what it logs is in `path` + ".log"."""
         command = [sys.executable, "-c", "from flux.cli.main import main; main()", "process"]
+        adapter = f"{scheme}://{self.bootstrap}{query}"
         with Path(f"{path}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--load", str(path), "--adapter", f"confluent://{self.bootstrap}{query}", *options, task],
+                [*command, "--load", str(path), "--adapter", adapter, *options, task],
                 stdout=log,
                 stderr=log,
             )

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
 
 import flux
+from flux.config import resolve_adapter
+from flux.operate.cancelling import cancel, plan_cancel
+from flux.operate.status.status import read_status
+from flux.schedules import schedules_in
+from flux.system import SYSTEM, OperatingSystem
 from integration.job.support import SECONDS, Lab, flux_headers, own, wait_for
 from integration.job.ways import OPPOSITES, WAYS, Way, at_once
 
@@ -129,3 +137,109 @@ def test_a_schedule_has_one_call_for_each_tick_and_goes_on_after_a_restart(lab: 
     assert len(set(seen)) == len(seen)
     assert sorted(seen) == seen
     assert all(tick % 1000 == 0 for tick in seen)
+
+
+TICKING = """
+import time
+import flux
+
+class Ticking(flux.Task):
+    topic, group_id = TOPIC, GROUP
+    retries, wait, offset_commit_interval = 1, 0.3, 0.1
+
+    async def call(self, message):
+        with open(CALLS, "a") as calls:
+            calls.write(f"{message.headers.get('flux-tick').decode()} {time.time()}\\n")
+
+Ticking.every(seconds=1, name="often")
+"""
+
+
+def ticks_in(log: Path) -> list[tuple[int, float]]:
+    """(tick in seconds since the epoch, when it was called)"""
+    return [(int(tick) // 1000, float(at)) for tick, at in (line.split() for line in log.read_text().splitlines())]
+
+
+@at_once(*OPPOSITES)
+def test_no_tick_is_lost_when_a_process_is_killed_at_one(lab: Lab, way: Way) -> None:
+    task = lab.task(lambda message: None, partitions=2)
+    log = lab.directory / f"calls-{way.scheme}"
+    log.touch()
+    path = lab.load(TICKING, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(log))
+    query = "?session_timeout_ms=6000" if way.scheme == "aiokafka" else "?session.timeout.ms=6000"
+    first, second = (lab.process(path, "Ticking", query=query, scheme=way.scheme) for _ in range(2))
+    wait_for(lambda: len(ticks_in(log)) >= 3, "the ticks of two processes")
+    time.sleep(1.0 - time.time() % 1)
+    first.kill()
+    killed = time.time()
+    wait_for(lambda: len({tick for tick, _ in ticks_in(log) if tick > killed + 7}) >= 3, "the ticks of the other one")
+    second.terminate()
+    assert second.wait(60) == 0
+    calls = ticks_in(log)
+    assert_once_a_tick(calls, repeated_from=killed - 1.5)
+
+
+def assert_once_a_tick(calls: list[tuple[int, float]], repeated_from: float = float("inf"), slack: float = 0.5) -> None:
+    """Each tick was called once, in order; those that were not passed while an earlier one was late."""
+    last, began = calls[0]
+    for tick, at in calls[1:]:
+        assert at >= tick, "before its time"
+        assert tick > last or (tick == last >= repeated_from), f"{last} and then {tick}"
+        assert all(missed <= began + slack for missed in range(last + 1, tick)), f"lost between {last} and {tick}"
+        last, began = tick, at
+
+
+@at_once(*OPPOSITES)
+def test_the_status_on_a_real_cluster_has_the_ticks_and_what_waits_is_cancelled_by_its_id(lab: Lab, way: Way) -> None:
+    seen: list[bytes] = []
+    adapter = way.adapter(lab.bootstrap)
+    task = lab.task(way.handler(lambda message: seen.append(message.value)), partitions=3, adapter=adapter)
+    task.every(seconds=1, value=b"tick", name="often")
+    task.enqueue(b"cancelled", delay=3, id="größer").result(SECONDS)
+    task.enqueue(b"other", delay=3, id="other").result(SECONDS)
+    cluster = resolve_adapter(adapter)
+    admin = cluster.admin()
+    try:
+        plan = plan_cancel(cluster, admin, task.policy(), "größer")
+        assert plan.row is not None
+        cancel(plan, cluster, admin)
+        with pytest.raises(flux.ConfigurationError, match="no work waits with the id"):
+            plan_cancel(cluster, admin, task.policy(), "größer")
+        with lab.running(task, adapter=adapter):
+            wait_for(lambda: b"other" in seen and seen.count(b"tick") >= 3, "the ticks and the work")
+            [found] = read_status(cluster, admin, task.policy(), None, schedules=schedules_in(task)).schedules
+    finally:
+        admin.close()
+    assert (found.name, found.when, found.called, found.missed) == ("often", "every 1 s", True, 0)
+    assert found.next_tick is not None
+    assert found.last_tick is not None
+    assert found.next_tick > found.last_tick
+    assert abs(found.next_tick / 1000 - time.time()) < 10
+    assert b"cancelled" not in seen
+
+
+class Ahead(OperatingSystem):
+    """Of a machine whose clock is two seconds ahead."""
+
+    def now(self) -> float:
+        return super().now() + 2
+
+
+@at_once(*OPPOSITES)
+def test_processes_with_clocks_two_seconds_apart_call_each_tick_once(lab: Lab, way: Way) -> None:
+    calls: list[tuple[int, float]] = []
+
+    def call(message: flux.Message) -> None:
+        calls.append((int(message.headers.get("flux-tick") or 0) // 1000, time.time() + 2))
+
+    adapter = way.adapter(lab.bootstrap)
+    task = lab.task(way.handler(call), partitions=2, adapter=adapter)
+    task.every(seconds=1)
+    for system in (Ahead(), SYSTEM, Ahead()):  # one after the other, with another one beside it for a while
+        with lab.running(task, adapter=adapter, system=system):
+            wanted = len(calls) + 3
+            with lab.running(task, adapter=adapter):
+                wait_for(lambda: len(calls) >= wanted, "the ticks")  # noqa: B023
+    ticks = [tick for tick, _ in calls]
+    assert sorted(set(ticks)) == ticks
+    assert_once_a_tick(calls, slack=4.5)
