@@ -34,12 +34,19 @@ Exit code 1 when there are findings."""
 @load_option
 @adapter_option
 @click.option("--fix", is_flag=True, help="Create missing topics, and fix settings of retry and dead-letter topics.")
+@click.option("--control", is_flag=True, help="Check what workers with --control need: the topics of commands.")
 @click.option("--clock", is_flag=True, help="Compare clocks, by a temporary topic.")
 @json_option("Print a JSON object per task.")
 @tasks_argument
 @click.pass_context
 def command(
-    ctx: click.Context, sources: tuple[str, ...], fix: bool, clock: bool, as_json: bool, tasks: tuple[str, ...]
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    fix: bool,
+    control: bool,
+    clock: bool,
+    as_json: bool,
+    tasks: tuple[str, ...],
 ) -> None:
     """Check what tasks rely on: topics, settings, groups, permissions, clocks.
 
@@ -53,7 +60,7 @@ def command(
     found = 0
     for cls in chosen:
         with opening(cls) as opened:
-            facts, findings, done = _examine(opened, sources, fix, clock, as_json)
+            facts, findings, done = _examine(opened, sources, fix, control, clock, as_json)
         found += len(findings)
         if as_json:
             click.echo(json.dumps(_report(facts, opened.adapter.cluster, findings, done)))
@@ -63,7 +70,7 @@ def command(
 
 
 def _examine(
-    opened: OpenTask, sources: Sequence[str], fix: bool, clock: bool, as_json: bool
+    opened: OpenTask, sources: Sequence[str], fix: bool, control: bool, clock: bool, as_json: bool
 ) -> tuple[Facts, Sequence[Finding], Sequence[str]]:
     """What is known and found, and the lines about what was fixed."""
     from functools import partial
@@ -84,6 +91,7 @@ def _examine(
         untransactional=_untransactional(adapter, policy) if policy.exactly_once else "",
         task=_named(sources, opened.cls),
         adapter=adapter,
+        control=control,
     )
     facts = collect(clock=measured)
     findings = examine(facts)

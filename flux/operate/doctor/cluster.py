@@ -53,18 +53,19 @@ def permissions(facts: Facts) -> Iterator[Finding]:
         needs = _TOPIC_NEEDS[topic.stage.role]
         if allowed is None and topic.hidden:
             allowed = frozenset()
-        yield from _lacking(f"topic {topic.name}", needs, allowed)
+        yield from lacking("permissions", f"topic {topic.name}", needs, allowed)
     for topic in facts.topics[:-1]:
         group = topic.stage.group
-        yield from _lacking(f"group {group}", ("READ",), facts.permissions.groups.get(group))
+        yield from lacking("permissions", f"group {group}", ("READ",), facts.permissions.groups.get(group))
 
 
-def _lacking(about: str, needs: tuple[str, ...], allowed: frozenset[str] | None) -> Iterator[Finding]:
+def lacking(check: str, about: str, needs: tuple[str, ...], allowed: frozenset[str] | None) -> Iterator[Finding]:
+    """`allowed`: None where it is not known."""
     if allowed is None or "ALL" in allowed:
         return
-    lacking = " and ".join(operation for operation in needs if operation not in allowed)
-    if lacking:
-        yield Finding("permissions", about, f"this login lacks {lacking}", f"grant it {lacking} on {about}")
+    lacks = " and ".join(operation for operation in needs if operation not in allowed)
+    if lacks:
+        yield Finding(check, about, f"this login lacks {lacks}", f"grant it {lacks} on {about}")
 
 
 def transactions(facts: Facts) -> Iterator[Finding]:

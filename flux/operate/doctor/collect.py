@@ -10,6 +10,7 @@ import attrs
 
 from flux.consuming.open_transactions import HeldBack, held_back, lasting, open_transactions
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
+from flux.core.control.commands import answers_topic
 from flux.core.errors import BrokerError, Fault
 from flux.core.policy import Policy
 from flux.core.ports import (
@@ -22,9 +23,12 @@ from flux.core.ports import (
     TopicPartition,
 )
 from flux.core.stage import Role, Stage, Stages
-from flux.operate.doctor.facts import OLD, ClockDifference, Facts, TopicFacts, Unknown
+from flux.operate.audit import TOPIC_CONFIG as AUDIT_CONFIG
+from flux.operate.audit import audit_topic
+from flux.operate.doctor.facts import OLD, ClockDifference, CommandTopic, Facts, TopicFacts, Unknown
 from flux.operate.status.blockers import LargeRecord, large_records_in
 from flux.operate.status.status import read_status
+from flux.processes.command_topics import ANSWERS_CONFIG, COMMANDS_CONFIG, commands_topic
 from flux.system import SYSTEM
 
 T = TypeVar("T")
@@ -46,12 +50,14 @@ def collect_facts(
     untransactional: str = "",
     task: str = "",
     adapter: Cluster | None = None,
+    control: bool = False,
     system: System = SYSTEM,
 ) -> Facts:
     """What the checks need. `others`: other tasks on the cluster; `clock`: the measured difference, or why there is
     none; `unwritable` and `untransactional`: why the process's producers cannot be made; `task`: how commands name the
-    task; `adapter`: reads the records at the committed offsets (None: they are not read). Raises BrokerError when the
-    cluster is unavailable; where it refuses the login, the facts hold only that."""
+    task; `adapter`: reads the records at the committed offsets (None: they are not read); `control`: what workers with
+    `--control` need too. Raises BrokerError when the cluster is unavailable; where it refuses the login, the facts hold
+    only that."""
     collector = _Collector(admin, policy, system)
     try:
         facts = collector.facts(name, others, clock, unwritable)
@@ -68,6 +74,7 @@ def collect_facts(
         large=large,
         held_back=tuple(held_back),
         transaction_log=log,
+        command_topics=tuple(collector.command_topics()) if control else (),
         untransactional=untransactional,
         unknown=tuple(collector.unknown),
         task=task,
@@ -118,6 +125,27 @@ class _Collector:
         found = self._query("records at the committed offsets", question, None)
         return () if found is None else tuple(large_records_in(found))
 
+    def command_topics(self) -> list[CommandTopic]:
+        commands = commands_topic()
+        answers, audit = answers_topic(commands), audit_topic()
+        wanted = {commands: COMMANDS_CONFIG, answers: ANSWERS_CONFIG, audit: AUDIT_CONFIG}
+        needs = {commands: ("READ", "DESCRIBE"), answers: ("WRITE",)}
+        infos, hidden = self._infos([*wanted])
+        known = [name for name in wanted if infos.get(name) is not None]
+        rights = self._query("permissions", partial(self.admin.permissions, known, (), REQUEST_TIMEOUT), None)
+        found = []
+        for name, settings in wanted.items():
+            config = None
+            if name in known:
+                question = partial(self.admin.topic_config, name, REQUEST_TIMEOUT)
+                config = self._query(f"settings of topic {name}", question, None)
+            checked = {setting: value for setting, value in settings.items() if setting != "segment.ms"}
+            allowed = None if rights is None else rights.topics.get(name)
+            found.append(
+                CommandTopic(name, checked, needs.get(name, ()), infos.get(name), name in hidden, config, allowed)
+            )
+        return found
+
     def transaction_log(self) -> tuple[int, int] | None:
         what = f"topic {_TRANSACTION_LOG}"
         topics = partial(self.admin.topics, [_TRANSACTION_LOG], REQUEST_TIMEOUT)
@@ -148,7 +176,11 @@ class _Collector:
             return otherwise
 
     def _topics(self, stages: Sequence[Stage]) -> list[TopicFacts]:
-        names = [stage.topic for stage in stages]
+        infos, hidden = self._infos([stage.topic for stage in stages])
+        return [self._topic(stage, infos.get(stage.topic), stage.topic in hidden) for stage in stages]
+
+    def _infos(self, names: Sequence[str]) -> tuple[dict[str, TopicInfo | None], set[str]]:
+        """Of topics; and those that are forbidden."""
         infos: dict[str, TopicInfo | None] = {}
         hidden: set[str] = set()
         try:
@@ -164,7 +196,7 @@ class _Collector:
                         raise
                     hidden.add(name)
                     self.unknown.append(Unknown(f"topic {name}", str(refused)))
-        return [self._topic(stage, infos.get(stage.topic), stage.topic in hidden) for stage in stages]
+        return infos, hidden
 
     def _topic(self, stage: Stage, info: TopicInfo | None, hidden: bool) -> TopicFacts:
         if info is None:

@@ -71,6 +71,21 @@ class Unknown:
 
 
 @attrs.frozen
+class CommandTopic:
+    """One of commands, their answers or the audit. `info`: None where it does not exist, or is forbidden (`hidden`).
+    `wanted`: its settings as flux creates it; `config`: those it has, None where it is forbidden. `needs`: operations
+    of a worker; `allowed`: those of this login, None: not known."""
+
+    name: str
+    wanted: Mapping[str, str]
+    needs: tuple[str, ...] = ()
+    info: TopicInfo | None = None
+    hidden: bool = False
+    config: Mapping[str, str] | None = None
+    allowed: frozenset[str] | None = None
+
+
+@attrs.frozen
 class Facts:
     """`topics`: by stage, the main one first, the dead letters last. `names`: all topics of the cluster. `brokers`:
     configurations by broker. `protocols`: of groups, where known. `others`: (name, stages) of other tasks on the
@@ -95,6 +110,8 @@ class Facts:
     transaction_log: tuple[int, int] | None = None
     untransactional: str = ""
     held_back: tuple[HeldBack, ...] = ()
+    command_topics: tuple[CommandTopic, ...] = ()
+    """Empty: they are not checked."""
     task: str = ""
     """How commands of flux name the task: `--load FILE TASK`."""
     brokers_at: str = "HOST:PORT"
