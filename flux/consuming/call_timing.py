@@ -1,25 +1,32 @@
-"""How long calls take: measured for hooks that only count, and found where they exceed their task's `timeout`."""
+"""How long calls take: measured for hooks that only count, and found where they exceed their task's `timeout`. And how
+long functions take that give names for limits."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import sub
 from typing import Any
 
 import attrs
 
 from flux.consuming.call_chain import Handler
+from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.runs import Run
 from flux.core.engine.verdicts import Move, Rules
 from flux.core.error_text import error_name
 from flux.core.hooks import CallsReport
+from flux.core.limits.name_limits import NameLimit
 from flux.core.message import Message
 from flux.system.return_values import own_failure, own_failures
 
 clock = time.perf_counter
+SLOW_NAME = 0.002
+"""Mean seconds for a name from which on the function is said to be slow."""
+_NAMES = 100
+"""Names that make a mean: one alone may have waited for a thread."""
 
 
 class Meter:
@@ -120,3 +127,39 @@ class SlowCalls:
 
 def _first(message: Any) -> Message:
     return message[0] if isinstance(message, list) else message  # type: ignore[no-any-return]
+
+
+class TimedNames:
+    """A function that gives names for a limit, timed: while it runs, no call of the task can start. `log`: says so."""
+
+    __slots__ = ("_count", "_log", "_name_of", "_seconds", "_setting")
+
+    def __init__(self, limit: NameLimit, log: Callable[[LogEvent], None]) -> None:
+        self._name_of = limit.name_of
+        self._setting = limit.setting
+        self._log = log
+        self._count = 0
+        self._seconds = 0.0
+
+    def __call__(self, message: Message) -> str | bytes | None:
+        began = clock()
+        try:
+            return self._name_of(message)
+        finally:
+            self._count += 1
+            self._seconds += clock() - began
+            if self._count == _NAMES:
+                self._report(self._seconds / _NAMES)
+                self._count, self._seconds = 0, 0.0
+
+    def _report(self, mean: float) -> None:
+        if mean > SLOW_NAME:
+            took = f"{self._setting} took {mean * 1000:.1f} ms a record for the last {_NAMES}"
+            text = f"{took}, in which no other call could start: let it read a header or the key alone"
+            self._log(LogEvent(Level.WARNING, text, kind=("slow names", self._setting)))
+
+
+def time_names(limits: Iterable[NameLimit], log: Callable[[LogEvent], None]) -> None:
+    """Times the functions of these limits from now on."""
+    for limit in limits:
+        limit.name_of = TimedNames(limit, log)

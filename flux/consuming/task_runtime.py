@@ -13,6 +13,7 @@ import attrs
 from flux.consuming.awaited import calls as awaited_calls
 from flux.consuming.blocking import calls as blocking_calls
 from flux.consuming.call_chain import Handler, Middleware
+from flux.consuming.call_timing import time_names
 from flux.consuming.callers import Callers, TaskCallers, ThreadCallers
 from flux.consuming.cluster_clients import ClusterClients
 from flux.consuming.coordinator import Coordinator, StageRuntime
@@ -144,6 +145,8 @@ class TaskRuntime:
             on_change=self.on_change,
             exclusion=self.exclusion,
         )
+        for runtime in self.coordinator.runtimes[:1]:
+            time_names(call_limits.by_name, runtime.engine.log)
         if self.adapter.shares_processes:
             self.coordinator.late_joins.choose(admin)
         if policy.exactly_once:

@@ -46,11 +46,12 @@ class RateLimit:
 
 
 _FEW_NAMES = 1_000
+MOST_NAMES = 200_000
+"""Names whose rates are counted; of more, those that were called last. Only rates below one call a second come near."""
 
 
 class RateByName:
-    """At most `rate` calls a second for each name; None: any number. Names without a call for some time are
-    forgotten."""
+    """At most `rate` calls a second for each name; None: any number. Names that may be called at once are forgotten."""
 
     __slots__ = ("_limits", "_rate", "_sweep_at", "name_of", "watchers")
     setting = "rate_limit_key"
@@ -60,6 +61,7 @@ class RateByName:
         self.watchers: list[Watcher] = []
         self._rate = rate
         self._limits: dict[str, RateLimit] = {}
+        """The name that was called last comes last."""
         self._sweep_at = _FEW_NAMES
 
     def __len__(self) -> int:
@@ -81,12 +83,15 @@ class RateByName:
         return now if limit is None else limit.opens_at(now)
 
     def started(self, name: str, call: object, now: float) -> None:
-        limit = self._limits.get(name)
+        limit = self._limits.pop(name, None)
         if limit is None:
             if len(self._limits) >= self._sweep_at:
                 self._limits = {name: each for name, each in self._limits.items() if not each.is_idle(now)}
                 self._sweep_at = _FEW_NAMES + 2 * len(self._limits)
-            limit = self._limits[name] = RateLimit(self._rate)
+            if len(self._limits) >= MOST_NAMES:
+                del self._limits[next(iter(self._limits))]
+            limit = RateLimit(self._rate)
+        self._limits[name] = limit
         limit.started(1, now)
 
     def ended(self, name: str, call: object, called: bool) -> NameResumed | None:

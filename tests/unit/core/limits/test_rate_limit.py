@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flux.core.limits import rate_limit
 from flux.core.limits.rate_limit import UNBOUNDED, RateByName, RateLimit
 from unit.support.engine_support import T0
 
@@ -162,3 +163,13 @@ def test_a_name_is_not_forgotten_while_it_limits() -> None:
         limit.started(f"n{number}", object(), T0)
     assert len(limit) == 3_000
     assert limit.opens_at("n0", T0) > T0
+
+
+def test_the_rates_of_so_many_names_are_counted_those_called_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_NAMES", 3)
+    limit = RateByName(0.001, lambda message: message.key)
+    for name in "abcad":
+        limit.started(name, object(), 100.0)
+    assert len(limit) == 3
+    assert limit.opens_at("a", 101.0) > 101.0
+    assert limit.opens_at("b", 101.0) == 101.0, "forgotten"
