@@ -77,6 +77,7 @@ def _examine(
 
     from flux.operate.doctor import examine, fix_findings
     from flux.operate.doctor.collect import NO_CLOCK, collect_facts
+    from flux.schedules import schedules_in
 
     policy, adapter, admin = opened.policy, opened.adapter, opened.admin
     policy.check()
@@ -92,6 +93,7 @@ def _examine(
         task=_named(sources, opened.cls),
         adapter=adapter,
         control=control,
+        schedules=schedules_in(opened.cls),
     )
     facts = collect(clock=measured)
     findings = examine(facts)

@@ -70,7 +70,13 @@ class WatchedTask:
     def examined(self, others: Sequence[tuple[str, Stages]]) -> tuple[Facts, list[Finding]]:
         """Blocks. Raises BrokerError."""
         facts = collect_facts(
-            self.name, self.policy, self.admin, others=others, adapter=self.adapter, system=self.system
+            self.name,
+            self.policy,
+            self.admin,
+            others=others,
+            adapter=self.adapter,
+            schedules=self.schedules,
+            system=self.system,
         )
         return facts, examine(facts)
 

@@ -9,6 +9,7 @@ import attrs
 from flux.consuming.awaited import named_calls as awaited
 from flux.consuming.blocking import named_calls as blocking
 from flux.core import schedules as core
+from flux.core.engine.due_times import DueTimes
 from flux.core.engine.queued_work import QueuedWork
 from flux.core.named_work import NamedWork, Names
 from flux.core.schedules import Step, Tick
@@ -85,12 +86,21 @@ def a_tick_is_called_however_late_it_is() -> Mutation:
     return Ticks, "step", patient
 
 
+@mutant("join", "stop", "crash", features=_SCHEDULED, first=100)
+def what_is_void_waits_until_it_is_due() -> Mutation:
+    def named(self: DueTimes, found: NamedWork, assignment: Any, offset: int, due: int, now_ms: int) -> int:
+        assignment.names.arrived(found, offset, due)
+        return due
+
+    return DueTimes, "_named", named
+
+
 @mutant("crash", "stop", "join", features=_SCHEDULED)
 def records_are_called_before_what_replaces_them_is_read() -> Mutation:
     return QueuedWork, "_withholds", lambda self, assignment, now: False
 
 
-@mutant("crash", "stop", "join", features=_SCHEDULED)
+@mutant("crash", "stop", "join", features=_SCHEDULED, first=13)
 def what_is_done_replaces_nothing() -> Mutation:
     return QueuedWork, "_named_and_done", lambda self, assignment, batch, now_ms: []
 
@@ -135,7 +145,7 @@ def a_cancellation_is_called() -> Mutation:
     return Names, "arrived", calling
 
 
-@mutant(features=_SCHEDULED)
+@mutant(features=_SCHEDULED, first=4)
 def work_after_a_cancellation_is_cancelled_too() -> Mutation:
     arrived = Names.arrived
 

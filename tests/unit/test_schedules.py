@@ -337,3 +337,21 @@ def test_a_tick_that_is_not_acknowledged_in_time_delays_the_start(
     with pytest.raises(BrokerError, match="a tick of Report is not acknowledged") as raised:
         flux_kit.run(report)
     assert raised.value.retriable
+
+
+def test_a_retry_topic_with_more_partitions_repeats_one_tick_at_most(flux_kit: Kit) -> None:
+    report = task()
+    for name in "abcdef":  # some move to another partition
+        report.every(seconds=300, name=name)
+    flux_kit.run(report)
+    flux_kit.broker().grow_topic("reports-office-try-1", 7)
+    flux_kit.run(report)
+    counts = []
+    for _ in range(3):
+        report.seen.clear()
+        at_tick(flux_kit, 300)
+        flux_kit.run(report)
+        counts.append(sorted(each.key for each in report.seen))
+    assert {key: counts[0].count(key) for key in counts[0]}.keys() == {b"a", b"b", b"c", b"d", b"e", b"f"}
+    assert max(counts[0].count(key) for key in counts[0]) <= 2
+    assert counts[1:] == [[b"a", b"b", b"c", b"d", b"e", b"f"]] * 2

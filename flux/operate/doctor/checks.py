@@ -8,7 +8,7 @@ from functools import partial
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading, create_topics, plan_topics
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
-from flux.operate.doctor import cluster, commands, topics
+from flux.operate.doctor import cluster, commands, schedules, topics
 from flux.operate.doctor.facts import Facts, Finding
 from flux.system import SYSTEM
 
@@ -32,6 +32,7 @@ CHECKS: Mapping[str, Check] = {
     "transactions": cluster.transactions,
     "commands": commands.commands,
     "members": cluster.members,
+    "schedules": schedules.overdue,
     "clock": cluster.clock,
 }
 """By the name that its findings have."""

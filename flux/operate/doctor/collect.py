@@ -22,11 +22,13 @@ from flux.core.ports import (
     TopicInfo,
     TopicPartition,
 )
+from flux.core.schedules import Schedule
 from flux.core.stage import Role, Stage, Stages
 from flux.operate.audit import TOPIC_CONFIG as AUDIT_CONFIG
 from flux.operate.audit import audit_topic
 from flux.operate.doctor.facts import OLD, ClockDifference, CommandTopic, Facts, TopicFacts, Unknown
 from flux.operate.status.blockers import LargeRecord, large_records_in
+from flux.operate.status.schedules import ScheduleStatus, schedules_of, waiting_ticks
 from flux.operate.status.status import read_status
 from flux.processes.command_topics import ANSWERS_CONFIG, COMMANDS_CONFIG, commands_topic
 from flux.system import SYSTEM
@@ -51,13 +53,14 @@ def collect_facts(
     task: str = "",
     adapter: Cluster | None = None,
     control: bool = False,
+    schedules: Sequence[Schedule] = (),
     system: System = SYSTEM,
 ) -> Facts:
     """What the checks need. `others`: other tasks on the cluster; `clock`: the measured difference, or why there is
     none; `unwritable` and `untransactional`: why the process's producers cannot be made; `task`: how commands name the
     task; `adapter`: reads the records at the committed offsets (None: they are not read); `control`: what workers with
-    `--control` need too. Raises BrokerError when the cluster is unavailable; where it refuses the login, the facts hold
-    only that."""
+    `--control` need too; `schedules`: those in the task's code. Raises BrokerError when the cluster is unavailable;
+    where it refuses the login, the facts hold only that."""
     collector = _Collector(admin, policy, system)
     try:
         facts = collector.facts(name, others, clock, unwritable)
@@ -69,6 +72,7 @@ def collect_facts(
     topics = [topic.name for topic in facts.topics[:-1] if topic.info is not None]
     held_back = collector.held_back(topics, "" if adapter is None else adapter.cluster)
     log = collector.transaction_log() if policy.exactly_once else None
+    ticks = () if adapter is None else collector.schedules(adapter, schedules)
     return attrs.evolve(
         facts,
         large=large,
@@ -79,6 +83,8 @@ def collect_facts(
         unknown=tuple(collector.unknown),
         task=task,
         brokers_at=_brokers_at(adapter),
+        schedules=ticks,
+        at=system.now(),
     )
 
 
@@ -145,6 +151,11 @@ class _Collector:
                 CommandTopic(name, checked, needs.get(name, ()), infos.get(name), name in hidden, config, allowed)
             )
         return found
+
+    def schedules(self, adapter: Cluster, schedules: Sequence[Schedule]) -> tuple[ScheduleStatus, ...]:
+        question = partial(waiting_ticks, adapter, self.admin, self.policy, schedules, self.system)
+        found = self._query("ticks of schedules", question, None)
+        return () if found is None else tuple(schedules_of(schedules, found, ()))
 
     def transaction_log(self) -> tuple[int, int] | None:
         what = f"topic {_TRANSACTION_LOG}"

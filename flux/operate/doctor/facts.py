@@ -12,6 +12,7 @@ from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Stage, Stages
 from flux.operate.status.blockers import LargeRecord
+from flux.operate.status.schedules import ScheduleStatus
 
 OLD = 0.8
 """The share of its retention after which a record counts as about to be deleted."""
@@ -116,6 +117,9 @@ class Facts:
     """How commands of flux name the task: `--load FILE TASK`."""
     brokers_at: str = "HOST:PORT"
     """The brokers' addresses."""
+    schedules: tuple[ScheduleStatus, ...] = ()
+    at: float = 0.0
+    """When the schedules were read, in seconds since the epoch."""
 
     def flux(self, command: str) -> str:
         """A command line that can be pasted."""

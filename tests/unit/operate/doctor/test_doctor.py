@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +18,14 @@ from flux.consuming.topic_setup import config_for
 from flux.core.backoff import Waits
 from flux.core.policy import DAY, Policy
 from flux.core.ports import GroupProtocol, Permissions, ProducerRecord, System, TopicInfo, TransactionSettings
+from flux.core.schedules import Schedule, interval
 from flux.core.stage import Stages
 from flux.operate.doctor import CHECKS, ClockDifference, Facts, Finding, TopicFacts, examine
 from flux.operate.doctor.clock import closest
 from flux.operate.doctor.collect import collect_facts
+from flux.operate.status.schedules import ScheduleStatus
 from flux.system import SYSTEM
+from unit.support.operate_support import NOW_MS, RETRY, OperateKit
 
 POLICY = Policy(Stages("orders", "billing", 2), waits=Waits([60, 3600], 30 * DAY))
 MAIN, FIRST, SECOND, DEAD = (stage.topic for stage in POLICY.stages)
@@ -425,3 +429,41 @@ def test_the_page_lists_each_check() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "doctor.md").read_text()
     shown = re.findall(r"^\| ([a-z ]+) \|", page.split("## Checks")[1].split("## `--fix`")[0], re.MULTILINE)
     assert shown[1:] == list(CHECKS)
+
+
+# -- schedules
+
+
+@pytest.mark.parametrize(("late", "found"), [(-60, False), (60, False), (61, True)])
+def test_a_tick_that_no_worker_takes_is_found(late: float, found: bool) -> None:
+    hourly = ScheduleStatus("hourly", "every 3600 s", 7_200_000)
+    facts = attrs.evolve(sound(), schedules=(hourly,), at=7200.0 + late)
+    if not found:
+        assert examine(facts) == []
+        return
+    finding = only(facts)
+    assert (finding.check, finding.about, finding.fixable) == ("schedules", "schedule hourly", False)
+    assert finding.problem == "its tick has been due for 1.0 minute, and no worker takes it"
+
+
+def test_a_schedule_that_has_not_begun_and_one_of_other_code_are_no_findings() -> None:
+    schedules = ScheduleStatus("new", "every 3600 s"), ScheduleStatus("former", "", 1)
+    assert examine(attrs.evolve(sound(), schedules=schedules, at=10**6)) == []
+
+
+def test_the_ticks_of_a_schedule_are_read() -> None:
+    yard = OperateKit()
+    schedule = Schedule("hourly", "every 3600 s", interval(3_600_000))
+    tick = b"%d" % (NOW_MS - 3_600_000)
+    headers = [
+        ("flux-due", tick),
+        ("flux-attempts", b"0"),
+        ("flux-tick", tick),
+        ("flux-schedule", schedule.title.encode()),
+    ]
+    yard.kit.write(ProducerRecord(b"v", b"k", headers, 0, NOW_MS), topic=RETRY)
+    collect = partial(collect_facts, "Billing", yard.policy, yard.admin, schedules=[schedule], system=yard.system)
+    [found] = collect(adapter=yard.adapter).schedules
+    assert found.next_tick == NOW_MS - 3_600_000
+    assert "schedules" in {finding.check for finding in examine(collect(adapter=yard.adapter))}
+    assert collect().schedules == ()
