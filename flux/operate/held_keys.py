@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.engine.key_order import KeyOrder, Origin, entry_name
+from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
 from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, ProducerRecord, System
@@ -47,14 +47,17 @@ def read_key_order(adapter: Cluster, admin: AdminPort, policy: Policy, system: S
     return view
 
 
-def origins_of(messages: Iterable[Message]) -> list[Origin]:
-    """The places in the main topic of those that may hold a key."""
-    return [message.origin[1:] for message in messages if message.flux_headers.order is not None]
+def held_by(view: KeyOrder | None, dead_letter: Message) -> OrderEntry | None:
+    """The entry of a dead letter that holds its key. None: it holds none, or its record has a newer copy in a retry
+    topic."""
+    entry = None if view is None else view.entry(dead_letter.origin[1:])
+    return entry if entry is not None and entry.dead else None
 
 
-def free(adapter: Cluster, policy: Policy, origins: Sequence[Origin], system: System = SYSTEM) -> None:
-    """These records hold their keys no more. Raises BrokerError."""
-    if policy.retry_order is None or not origins:
-        return
-    removals = [ProducerRecord(None, entry_name(each), (), 0) for each in origins]
-    write_all(adapter, policy.stages.keys_topic, removals, system, compression="none")
+def free(adapter: Cluster, policy: Policy, records: Iterable[Message], system: System = SYSTEM) -> None:
+    """These have entries, and a person has decided that they are done: they hold their keys no more. Raises
+    BrokerError."""
+    names = dict.fromkeys(entry_name(each.origin[1:]) for each in records)
+    if names:
+        removals = [ProducerRecord(None, name, (), 0) for name in names]
+        write_all(adapter, policy.stages.keys_topic, removals, system, compression="none")

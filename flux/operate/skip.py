@@ -26,7 +26,7 @@ from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord,
 from flux.core.stage import Stage, Stages
 from flux.operate.dlq.exchange import line_of
 from flux.operate.formatting import many
-from flux.operate.held_keys import free, origins_of
+from flux.operate.held_keys import free, read_key_order
 from flux.operate.reading import message_of, read_one, spans_of
 from flux.operate.status.progress import Progress, committed_after
 from flux.operate.writing import TopicWriter
@@ -174,7 +174,9 @@ def skip(
         receipt(line_of(dead.topic, copy))
         refused = str(failure)
     try:
-        free(adapter, plan.policy, origins_of([plan.message]), system)
+        view = read_key_order(adapter, admin, plan.policy, system)
+        if view is not None and view.entry(plan.message.origin[1:]) is not None:
+            free(adapter, plan.policy, [plan.message], system)
         return SkipResult(_pass(plan, admin), refused)
     except FluxError as error:
         where = "the receipt" if refused else dead.topic

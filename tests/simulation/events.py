@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flux.core.ports import TopicPartition
+from simulation.holding import KINDS as OPERATED
 from simulation.machine import Process
 from simulation.records import PRODUCTS
 from simulation.scenario import Event
@@ -52,7 +53,10 @@ class Events:
             return
         world.truth.note(f"event: {event.kind}, w{event.worker}, {event.length:g} s")
         world.machine.touch()
-        getattr(self, f"on_{event.kind.replace(' ', '_')}")(event)
+        if event.kind in OPERATED:
+            world.operator.happen(event)
+        else:
+            getattr(self, f"on_{event.kind.replace(' ', '_')}")(event)
 
     def on_join(self, event: Event) -> None:
         self._world.start(event.worker)

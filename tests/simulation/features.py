@@ -11,6 +11,7 @@ import attrs
 import flux
 from flux.core.engine.crashes import MOST_CRASHES
 from flux.core.policy import LEAST_METADATA
+from simulation.holding import HOLDING, draw_holding
 from simulation.limited import LIMITED, draw_limited
 from simulation.ordered import ORDERED, draw_ordered
 from simulation.records import name_of
@@ -26,6 +27,8 @@ FEATURES = ("pauses", "quick", "expiry", "rate", "timeouts", "middleware", "batc
 def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = None) -> Scenario:
     """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; None: none, some or
     many."""
+    if HOLDING in (wanted or ()):
+        return draw_holding(seed, focus)
     if ORDERED in (wanted or ()):
         return _ordered(draw_ordered(seed, focus), random.Random(f"{seed}/ordered, crashes"), wanted or ())
     if LIMITED in (wanted or ()):

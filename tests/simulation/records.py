@@ -43,6 +43,7 @@ class Copy:
     calls: list[Call] = attrs.field(factory=list)
     source: Call | None = None
     """Whose forwarded copy it is; None: where the work began."""
+    replays: int = 0
 
     @property
     def void(self) -> bool:

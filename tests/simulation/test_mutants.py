@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import simulation.mutants_of_calls
+import simulation.mutants_of_holding
 import simulation.mutants_of_limits
 import simulation.mutants_of_order
 import simulation.mutants_of_schedules

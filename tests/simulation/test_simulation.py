@@ -11,6 +11,7 @@ import pytest
 
 from simulation.cut import SIMPLER, Cut
 from simulation.features import KILLS, draw
+from simulation.holding import HOLDING
 from simulation.limited import LIMITED
 from simulation.many import run_all
 from simulation.ordered import ORDERED
@@ -20,6 +21,7 @@ from simulation.shrink import told
 
 SEEDS = 500
 ORDERED_SEEDS = 120
+HOLDING_SEEDS = 80
 LIMITED_SEEDS = 80
 SCHEDULED_SEEDS = 80
 EVICTED = 87
@@ -34,7 +36,10 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("wanted", "seeds"), [((ORDERED,), ORDERED_SEEDS), ((ORDERED, KILLS), ORDERED_SEEDS // 2)])
+@pytest.mark.parametrize(
+    ("wanted", "seeds"),
+    [((ORDERED,), ORDERED_SEEDS), ((ORDERED, KILLS), ORDERED_SEEDS // 2), ((HOLDING,), HOLDING_SEEDS)],
+)
 def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong(wanted: tuple[str, ...], seeds: int) -> None:
     for seed in range(seeds):
         result = play(draw(seed, wanted=wanted))

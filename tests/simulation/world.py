@@ -22,6 +22,7 @@ from simulation.clients import Adapter, Consumer
 from simulation.events import Events
 from simulation.faults import Faults
 from simulation.handler import Away, Handler
+from simulation.holding import HoldingTruth, Operator
 from simulation.loop import Loop
 from simulation.machine import Killed, Machine, Process
 from simulation.ordered import OrderedTruth
@@ -54,6 +55,12 @@ class Life:
     failed_at: float | None = None
 
 
+def truth_of(scenario: Scenario) -> type[Truth]:
+    if any(task.settings.get("on_dead") == "hold" for task in scenario.tasks):
+        return HoldingTruth
+    return OrderedTruth if any(task.settings.get("retry_order") for task in scenario.tasks) else Truth
+
+
 class World:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -62,7 +69,7 @@ class World:
         self.broker_process = Process("", self.machine)
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
-        self.truth = self._truth()
+        self.truth = truth_of(scenario)(scenario, self.machine, self.cluster)
         cluster = self.cluster
         transactions = Coordinator(cluster.system, cluster._store_offset, cluster._transaction_ended)
         cluster.transactions = transactions
@@ -106,10 +113,7 @@ class World:
         self.app = Process("app", self.machine)
         self._enter(self.app)
         self.events = Events(self)
-
-    def _truth(self) -> Truth:
-        ordered = any(task.settings.get("retry_order") for task in self.scenario.tasks)
-        return (OrderedTruth if ordered else Truth)(self.scenario, self.machine, self.cluster)
+        self.operator = Operator(self)
 
     def chance(self, probability: float) -> bool:
         return probability > 0 and self.faulty and self.random.random() < probability
@@ -382,7 +386,8 @@ class World:
         self.machine.at(self.machine.time + _RESTART, lambda: self._look(self.machine.time + DRAIN))
 
     def _look(self, deadline: float) -> None:
-        if self._drained():
+        self.operator.finish()
+        if self._drained() and not self.operator.is_at_work:
             self.truth.note("drained")
             self.wanted.clear()
             for number in list(self.lives):

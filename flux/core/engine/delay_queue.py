@@ -156,7 +156,8 @@ class DelayQueue:
     def _push(self, assignment: Assignment, waiting: _Waiting) -> None:
         queue = self._queues.setdefault(assignment, [])
         self._number += 1
-        heapq.heappush(queue, (*waiting.piece.place, self._number, waiting))
+        due, offset = waiting.piece.due_times[waiting.at], waiting.piece.records[waiting.at].offset()  # type: ignore[index]
+        heapq.heappush(queue, (due, offset, self._number, waiting))
         if queue[0][3] is waiting:
             self._head(assignment, queue)
 

@@ -15,8 +15,11 @@ from flux.core.engine.verdicts import SKIPPED
 from flux.core.message import Message
 from flux.core.stage import Role, Stage
 
-_LEAST_WAIT = 1.0  # seconds, for followers of a dead letter, and of what makes no progress
-_LONGEST_WAIT = 3600.0  # seconds, for followers of a dead letter, which may be freed at any time
+_LEAST_WAIT = 1.0  # seconds, for followers of what makes no progress
+_BEHIND_DEAD = (
+    30.0,
+    3600.0,
+)  # seconds, for followers of a dead letter, at least and at most: it may be freed at any time
 
 
 class OrderSteps:
@@ -59,8 +62,9 @@ class OrderSteps:
             due = now_ms
             if leader.dead or target.number == self._common.stage.number:
                 wait = self._common.due_times.wait(target, None, entry.assignment.jitter)
-                wait = max(min(wait, _LONGEST_WAIT) if leader.dead else wait, _LEAST_WAIT)
-                due += round(wait * 1000)
+                if leader.dead:
+                    wait = min(max(wait, _BEHIND_DEAD[0]), _BEHIND_DEAD[1])
+                due += round(max(wait, _LEAST_WAIT) * 1000)
         message = entry.message
         new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts, follows=True)
         copy = following_copy(message, target, self._stages.group, new, (due - now_ms) / 1000)

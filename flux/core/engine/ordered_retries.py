@@ -48,8 +48,7 @@ class OrderedRetries:
     ) -> None:
         self._common, self._view, self._close, self._hold_alone = common, view, close, hold_alone
         assert isinstance(common.key_queues, KeyQueues)
-        self._key_queues = common.key_queues
-        self._main = common.stage.role is Role.MAIN
+        self._key_queues, self._main = common.key_queues, common.stage.role is Role.MAIN
         self.moves = Moves(forwards, close)
         self._steps = OrderSteps(common, self.moves)
         self._late = LateEntries(self.moves, self._steps)
@@ -74,8 +73,7 @@ class OrderedRetries:
         return self._view.holds(partition) or any(each[0] == partition for each in (*self.moves.names(), *self.parked))
 
     def sift(self, assignment: Assignment, piece: Slice, now: float) -> Slice | None:
-        """The records of a slice that may be called. The others are taken care of; in a retry stage all are, those that
-        may be called as entries of key queues."""
+        """The records of a slice that may be called. The others are placed: in a retry stage all, in key queues too."""
         if not self._main:
             for index in range(len(piece)):
                 entry = piece.entry(assignment, index, piece.message(index))
@@ -158,19 +156,21 @@ class OrderedRetries:
         place = place_of(entry, self._main)
         if place is None:
             return True
-        name, origin, version = place
-        view = self._view
+        (name, origin, version), view = place, self._view
         if version >= view.position:
             self.parked.add(name, entry)
             self._ahead.add(name)
             return False
         known, head = view.entry(origin), view.head(name)
         if known is not None and known.version == version and head == origin[1]:
-            active, _ = self._active.setdefault(name, (entry, origin))
-            if active.assignment is not entry.assignment or active.offset != entry.offset:
-                self.parked.add(name, entry)  # a second copy of the same
-                return False
-            return True
+            active, active_origin = self._active.setdefault(name, (entry, origin))
+            if active.assignment is entry.assignment and active.offset == entry.offset:
+                return True
+            if active_origin == origin and self._room.has(entry, name):
+                self._close(entry)  # a second copy of the same, which must not hold back the committed offset
+            else:
+                self.parked.add(name, entry)
+            return False
         if not self._room.has(entry, name):
             self.parked.add(name, entry)
         elif known is None:

@@ -12,6 +12,8 @@ from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, replay_group
+from flux.operate.formatting import many
+from flux.operate.held_keys import held_by, read_key_order
 from flux.operate.reading import Span, Spans, read, spans_of
 from flux.system import SYSTEM
 
@@ -49,7 +51,8 @@ def plan_purge(
 ) -> PurgePlan:
     """Up to an offset in each partition, up to a time (milliseconds since the epoch), or all below the committed offset
     of replays; without any of these, all. Reads them to count them, until `should_stop()`. Raises ConfigurationError
-    for an offset beyond the end, and BrokerError where the broker cannot tell yet what is younger than a time."""
+    for an offset beyond the end and for dead letters that hold their keys, and BrokerError where the broker cannot tell
+    yet what is younger than a time."""
     topic = policy.stages[policy.stages.dead].topic
     spans = spans_of(admin, topic)
     stored = admin.committed_offsets(replay_group(policy), topic, REQUEST_TIMEOUT)
@@ -71,13 +74,20 @@ def plan_purge(
     deleted = {number: Span(spans[number].start, end) for number, end in ends.items()}
     counts, open_, left = dict.fromkeys(ends, 0), 0, dict(deleted)
     now_ms = int(system.now() * 1000)
+    view, holding = read_key_order(adapter, admin, policy, system), 0
     for batch in read(adapter, topic, deleted, should_stop=should_stop, system=system):
         number = batch.partition
         known = progress.get(number, ReplayProgress(0))
         counts[number] += len(batch.records)
-        letters = (dead_letter_of(record, policy, now_ms) for record in batch.records)
+        letters = [dead_letter_of(record, policy, now_ms) for record in batch.records]
+        holding += sum(held_by(view, each.message) is not None for each in letters)
         open_ += sum(known.state_of(each) is DeadLetterState.OPEN for each in letters)
         left[number] = Span(batch.reached, ends[number])
+    if holding:
+        raise ConfigurationError(
+            f"{many(holding, 'dead letter')} of {topic} would leave {'its' if holding == 1 else 'their'} key held for"
+            " ever: replay or reject first, see `flux dlq list`"
+        )
     for number, span in left.items():
         counts[number] += span.end - span.start
         open_ += span.end - span.start

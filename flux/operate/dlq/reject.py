@@ -1,4 +1,5 @@
-"""Rejects dead letters: they stay in the topic, are no longer open, and no replay takes them unless it is told to."""
+"""Rejects dead letters: they stay in the topic, are no longer open, hold no key any more (`on_dead = "hold"`), and no
+replay takes them unless it is told to."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ from collections.abc import Callable
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.engine.key_order import Origin
+from flux.core.message import Message
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.operate.dlq.dead_letters import dead_letter_of
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.replay_plan import chosen_pieces
 from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, commit_progress, replay_group
-from flux.operate.held_keys import free, origins_of
+from flux.operate.held_keys import free, held_by, read_key_order
 from flux.operate.reading import read_pieces, spans_of
 from flux.system import SYSTEM
 
@@ -49,7 +50,8 @@ def reject(
     spans = spans_of(admin, topic, criteria.since_ms)
     result, met, now_ms = RejectResult(topic), 0, int(system.now() * 1000)
     chosen: dict[int, list[int]] = {}
-    held: list[Origin] = []
+    held: list[Message] = []
+    view = read_key_order(adapter, admin, policy, system)
     for batch in read_pieces(
         adapter, topic, chosen_pieces(criteria, topic, spans), should_stop=should_stop, system=system
     ):
@@ -59,8 +61,10 @@ def reject(
             met += (dead_letter.partition, dead_letter.offset) in (criteria.only or ())
             if not criteria.matches(dead_letter):
                 continue
-            if progress.state_of(dead_letter) is DeadLetterState.OPEN:
-                held += origins_of([dead_letter.message])
+            state = progress.state_of(dead_letter)
+            if state is not DeadLetterState.REPLAYED and held_by(view, dead_letter.message) is not None:
+                held.append(dead_letter.message)  # a former rejection may have ended before its key was free
+            if state is DeadLetterState.OPEN:
                 chosen.setdefault(batch.partition, []).append(dead_letter.offset)
             else:
                 result.decided += 1
@@ -78,7 +82,8 @@ def reject(
         .to_commit(policy.max_metadata)
         for number, offsets in chosen.items()
     }
-    if new and not dry:
-        free(adapter, policy, held, system)  # first, because a rejection that was committed cannot be tried again
-        commit_progress(admin, policy, stored, new)
+    if not dry:
+        if new:
+            commit_progress(admin, policy, stored, new)
+        free(adapter, policy, held, system)
     return result

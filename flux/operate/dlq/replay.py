@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from flux.core import flux_headers
 from flux.core.engine.key_order import KeyOrder
 from flux.core.errors import FluxError
+from flux.core.flux_headers import ORDER
 from flux.core.ports import AdminPort, Cluster, CommittedOffset, ProducerRecord, System
 from flux.operate.dlq.dead_letters import DeadLetter, dead_letter_of
 from flux.operate.dlq.replay_plan import ReplayDecision, ReplayPlan, copy_of, decide
-from flux.operate.dlq.replay_progress import ReplayProgress, commit_progress
+from flux.operate.dlq.replay_progress import DeadLetterState, ReplayProgress, commit_progress
 from flux.operate.formatting import many
-from flux.operate.held_keys import read_key_order
+from flux.operate.held_keys import held_by, read_key_order
 from flux.operate.reading import ReadBatch, read_pieces
 from flux.operate.writing import CHUNK, TopicWriter
 from flux.system import SYSTEM
@@ -165,13 +165,16 @@ class Replay:
         copy = copy_of(dead_letter, plan.target, plan.policy.stages[0].group, self._now_ms(), plan.partitions, edit)
         if self._outstanding is None:
             return copy
-        if self._outstanding.entry(dead_letter.message.origin[1:]) is not None:
+        entry = held_by(self._outstanding, dead_letter.message)
+        if entry is not None:
             if copy.key != dead_letter.message.key:
                 raise FluxError(f"{dead_letter.place} holds its key for others: replay it with the key that it has")
-            return copy
-        # It holds no key: it was rejected, or replayed with success. With a place in the order it would count as done.
-        headers = [pair for pair in copy.headers or () if pair[0] != flux_headers.ORDER]
-        return copy._replace(headers=headers)
+            return _with_version(copy, entry.version)  # written twice, when an acknowledgement was lost
+        state = plan.replayed[dead_letter.partition].state_of(dead_letter)
+        outstanding = self._outstanding.entry(dead_letter.message.origin[1:]) is not None
+        if outstanding or state is DeadLetterState.OPEN:
+            return copy  # a newer one is on its way, or was done: this one is dropped
+        return _with_version(copy, None)  # it was rejected, or a person wants it again: it has no place in the order
 
     # -- effects
 
@@ -244,3 +247,9 @@ class Chunk:
     copies: list[tuple[int, ProducerRecord]] = attrs.field(factory=list)
     passed: int = 0
     end: int | None = None
+
+
+def _with_version(copy: ProducerRecord, version: int | None) -> ProducerRecord:
+    """The copy with another place in the order of its key; None: with none."""
+    headers = [pair for pair in copy.headers if pair[0] != ORDER]
+    return copy._replace(headers=headers if version is None else [*headers, (ORDER, b"%d" % version)])

@@ -9,8 +9,9 @@ from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import ProducerRecord
 from flux.operate.dlq.filters import Filter
+from flux.operate.dlq.purge import plan_purge
 from flux.operate.dlq.replay_plan import Edit
-from flux.operate.held_keys import HeldKeys, free, held_keys
+from flux.operate.held_keys import HeldKeys, held_keys
 from flux.operate.skip import plan_skip, skip, stage_of
 from unit.support.operate_support import DEAD, MAIN, RETRY, OperateKit, header, headers_of, policy
 
@@ -63,13 +64,6 @@ def test_a_replayed_dead_letter_keeps_its_place_in_the_order(yard: OperateKit) -
     assert (header(copy, flux_headers.ORDER), header(copy, flux_headers.ORIGIN_OFFSET)) == ("0", "1000")
 
 
-def test_a_replayed_dead_letter_that_holds_no_key_takes_no_part_in_the_order(yard: OperateKit) -> None:
-    bury(yard)
-    yard.replay()
-    [copy] = yard.broker.records(RETRY)
-    assert flux_headers.ORDER not in dict(copy.headers() or ())
-
-
 def test_a_dead_letter_that_holds_its_key_is_not_replayed_with_another_one(yard: OperateKit) -> None:
     enter(yard, 1000, dead=True)
     bury(yard)
@@ -109,6 +103,62 @@ def test_a_rejected_dead_letter_frees_its_key(yard: OperateKit) -> None:
     assert outstanding(yard) == 0
 
 
+def test_a_rejection_that_ended_before_its_key_was_free_can_be_repeated(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    yard.broker.fail_writes(lambda topic, *_: BrokerError("no", Fault.DENIED) if topic == KEYS else None)
+    with pytest.raises(BrokerError):
+        yard.reject(Filter())
+    yard.broker.fail_writes(None)
+    assert (yard.reject(Filter()).decided, outstanding(yard)) == (1, 0)
+
+
+def test_a_rejected_dead_letter_does_not_free_the_key_of_a_newer_copy(yard: OperateKit) -> None:
+    """A crash has written it twice, and its replay has failed into a retry topic."""
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    enter(yard, 1000)
+    yard.reject(Filter())
+    assert outstanding(yard) == 1
+
+
+def test_a_replay_of_a_rejected_dead_letter_is_called_although_it_has_no_entry(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    yard.reject(Filter())
+    assert yard.replay(rejected=True).replayed == 1
+    [copy] = yard.broker.records(RETRY)
+    assert flux_headers.ORDER not in dict(copy.headers() or ())
+
+
+def test_a_replay_has_the_version_of_the_entry_that_was_written_twice(yard: OperateKit) -> None:
+    for _ in range(2):
+        enter(yard, 1000, dead=True)
+    bury(yard)
+    yard.replay()
+    [copy] = yard.broker.records(RETRY)
+    assert header(copy, flux_headers.ORDER) == "1"
+
+
+def test_a_second_replay_of_what_is_done_since_keeps_its_version_and_is_dropped(yard: OperateKit) -> None:
+    """The first one ended before it was noted."""
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    yard.kit.write(ProducerRecord(None, entry_name((0, 1000)), (), 0), topic=KEYS)
+    yard.replay()
+    [copy] = yard.broker.records(RETRY)
+    assert header(copy, flux_headers.ORDER) == "0"
+
+
+def test_dead_letters_that_hold_their_keys_are_not_purged(yard: OperateKit) -> None:
+    enter(yard, 1000, dead=True)
+    bury(yard)
+    with pytest.raises(ConfigurationError, match="1 dead letter of orders-billing-dlq would leave its key held"):
+        plan_purge(yard.adapter, yard.admin, yard.policy, system=yard.system)
+    yard.reject(Filter())
+    assert plan_purge(yard.adapter, yard.admin, yard.policy, system=yard.system).records == 1
+
+
 def test_a_skipped_record_frees_its_key(yard: OperateKit) -> None:
     enter(yard, 1000)
     yard.kit.write(ProducerRecord(b"v", b"k", [*headers_of(), (flux_headers.ORDER, b"0")], 0), topic=RETRY)
@@ -117,9 +167,9 @@ def test_a_skipped_record_frees_its_key(yard: OperateKit) -> None:
     assert outstanding(yard) == 0
 
 
-def test_a_key_that_cannot_be_freed_is_an_error(yard: OperateKit) -> None:
-    yard.broker.fail_writes(lambda topic, partition, record: BrokerError("no", Fault.DENIED))
-    with pytest.raises(BrokerError):
-        free(yard.adapter, yard.policy, [(0, 1)], yard.system)
-    free(yard.adapter, policy(), [(0, 1)], yard.system)
-    assert yard.policy.stages.topic == MAIN
+def test_a_record_of_the_main_topic_that_is_skipped_frees_its_key_whatever_its_entry_says(yard: OperateKit) -> None:
+    enter(yard, 0)
+    yard.kit.write(ProducerRecord(b"v", b"k", (), 0), topic=MAIN)
+    plan = plan_skip(yard.adapter, yard.admin, yard.policy, stage_of(yard.policy, 0, yard.admin), 0, 0)
+    skip(plan, yard.adapter, yard.admin, "ada", "no", yard.system)
+    assert outstanding(yard) == 0

@@ -85,6 +85,14 @@ def test_what_is_brought_forward_is_due_at_once_in_offset_order() -> None:
     assert (owner.waiting, owner.waiting_bytes, owner.waiting_offsets, len(delay_queue)) == (0, 0, 0, 0)
 
 
+def test_what_is_left_of_a_slice_is_not_due_earlier_after_others_were_brought_forward() -> None:
+    delay_queue, owner = DelayQueue(), assignment()
+    delay_queue.add(owner, piece((1000, 0), (5000, 1)), 20)
+    assert take(delay_queue, 1000) == (owner, [(1000, 0)])
+    delay_queue.bring_forward(lambda message: False, 2000)
+    assert (delay_queue.due(2000, 10), delay_queue.next_due) == (None, 5000)
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 12), min_size=1, max_size=9)), max_size=12),
     st.integers(1, 30),

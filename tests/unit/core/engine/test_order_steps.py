@@ -89,7 +89,7 @@ def test_what_is_done_is_removed() -> None:
         (OrderEntry(b"k", 2, T0_MS + 7000, 1), 2, 7.0),
         (OrderEntry(b"k", 2, 5, 1), 2, 0.0),  # another stage's, and due
         (OrderEntry(b"k", 1, 5, 1), 1, 10.0),  # this stage's, and makes no progress
-        (OrderEntry(b"k", 3, 5, 3, True), 2, 10.0),  # a dead letter
+        (OrderEntry(b"k", 3, 5, 3, True), 2, 30.0),  # a dead letter
         (OrderEntry(b"k", 9, T0_MS + 7000, 1), 2, 7.0),  # retries were lowered
     ],
 )

@@ -470,6 +470,19 @@ def test_few_followers_wait_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(driver.headers()["flux-due"] or 0) >= T0_MS + 1000
 
 
+def test_a_second_copy_of_a_record_that_is_to_be_called_does_not_hold_back_the_committed_offset() -> None:
+    """Without room in the metadata, the first one could never be called."""
+    keys = Keys()
+    version = keys.set(3)
+    driver = Ordered(1, keys, max_metadata=0)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 3, version, due=2), driver.copy(1, 3, version, due=1))
+    assert driver.work_all() == [1]
+    driver.settle()
+    assert driver.commit()[0].offset == 2
+
+
 def test_followers_in_memory_are_discarded_with_their_partition() -> None:
     keys = Keys()
     keys.set(2)
