@@ -22,6 +22,8 @@ _CLOSE = {frozenset(pair) for row in _KEYS for pair in pairwise(row)} | {frozens
 _SLIP, _SWAP, _OTHER = 2, 3, 5
 _MOST = {4: 3, 5: 3, 6: 3, 7: 4}
 _MOST_OF_LONG = 5
+_OTHERWISE = {"rate_limit_per_key": "rate_limit_key"}
+"""Names that nobody gives an attribute of their own, as they are made like those of other settings."""
 _FORMS = "sdr"
 """Last letters without which a word may be another one: header, produce, serialize."""
 
@@ -47,6 +49,8 @@ def meant(name: str, settings: Iterable[str], methods: Iterable[str] = ()) -> st
     known, called = list(settings), list(methods)
     if name in known or name in called or name.startswith("_"):
         return None
+    if _OTHERWISE.get(name) in known:
+        return _OTHERWISE[name]
     for right in (*known, *called):
         if _bare(name) == _bare(right) or (right in known and _misspells(name, right)):
             return right

@@ -92,8 +92,19 @@ class NameLimit(Protocol):
 
 def check_name_of(setting: str, function: object) -> None:
     """Raises ConfigurationError for what is no function that gives names."""
-    if not callable(function) or inspect.iscoroutinefunction(function):
+    if not callable(function) or inspect.iscoroutinefunction(function) or not _takes_one(function):
         raise ConfigurationError(f"{setting} = {shown(function)}: give a plain function of the message, or None")
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Whether it can be called with one argument, or has no signature, as some functions written in C."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
 
 
 def plain_name(name: str | bytes | None) -> str | None:

@@ -25,6 +25,7 @@ retrys=retries retires=retries concurency=concurrency concurrecy=concurrency gro
 deserialiser=deserializer max_dealy=max_delay start_form=start_from in_place_retrys=in_place_retries ordring=ordering
 timout=timeout time_out=timeout rate_limt=rate_limit offset_comit_interval=offset_commit_interval midleware=middleware
 acknowlege_produced=acknowledge_produced exactlyOnce=exactly_once max_bacth=max_batch hoks=hooks set_up=setup
+rate_limit_per_key=rate_limit_key
 setUp=setup hoooks=hooks timeoout=timeout topicc=topic timeoutt=timeout valuess=values topi=topic concurrenc=concurrency
 orderin=ordering rate_limi=rate_limit max_batc=max_batch adaptor=adapter concurrancy=concurrency toppic=topic
 """

@@ -36,9 +36,10 @@ async def awaited(message: object) -> str:
     return "a"
 
 
-@pytest.mark.parametrize("given", ["tenant", awaited])
+@pytest.mark.parametrize("given", ["tenant", awaited, lambda: "x", lambda self, message: "x"])
 def test_what_gives_no_names_is_refused(given: Any) -> None:
-    check_name_of("rate_limit_key", str)
+    for good in (str, lambda message: "x", lambda message, more=1: "x"):
+        check_name_of("rate_limit_key", good)
     with pytest.raises(ConfigurationError, match=r"rate_limit_key = .*: give a plain function of the message, or None"):
         check_name_of("rate_limit_key", given)
 
