@@ -92,7 +92,8 @@ class NameLimit(Protocol):
 
 def check_name_of(setting: str, function: object) -> None:
     """Raises ConfigurationError for what is no function that gives names."""
-    if not callable(function) or inspect.iscoroutinefunction(function) or not _takes_one(function):
+    awaited = map(inspect.iscoroutinefunction, (function, vars(type(function)).get("__call__")))
+    if not callable(function) or any(awaited) or not _takes_one(function):
         raise ConfigurationError(f"{setting} = {shown(function)}: give a plain function of the message, or None")
 
 

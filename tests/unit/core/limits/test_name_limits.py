@@ -36,7 +36,12 @@ async def awaited(message: object) -> str:
     return "a"
 
 
-@pytest.mark.parametrize("given", ["tenant", awaited, lambda: "x", lambda self, message: "x"])
+class Awaited:
+    async def __call__(self, message: object) -> str:
+        return "a"
+
+
+@pytest.mark.parametrize("given", ["tenant", awaited, Awaited(), lambda: "x", lambda self, message: "x"])
 def test_what_gives_no_names_is_refused(given: Any) -> None:
     for good in (str, lambda message: "x", lambda message, more=1: "x"):
         check_name_of("rate_limit_key", good)
