@@ -42,7 +42,8 @@ class KeysReading:
                 pass
             return 0
         follower = self._follower
-        if follower is None or not follower.wait_until_read(timeout):
+        # behind an open transaction may be what a former owner has committed
+        if follower is None or not follower.wait_until_read(timeout, open_too=True):
             return None
         return follower.position(0)
 

@@ -56,11 +56,15 @@ class TopicFollower:
         """The offset behind the last record of a partition that was taken, or is known not to exist."""
         return self._positions.get(TopicPartition(self.topic, partition), 0)
 
-    def wait_until_read(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until all that the topic has now was taken; whether it was. What belongs to an
-        open transaction does not count. Raises BrokerError if the cluster does not say what the topic has."""
+    def wait_until_read(self, timeout: float, open_too: bool = False) -> bool:
+        """Waits up to `timeout` seconds until all that the topic has now was taken; whether it was. What is behind the
+        first record of an open transaction counts if `open_too`: nobody gets it before the transaction's end. Raises
+        BrokerError if the cluster does not say what the topic has."""
         deadline = self._system.monotonic() + timeout
-        ends = self._admin.stable_offsets(self.topic, timeout)
+        if open_too:
+            ends = {number: marks.high for number, marks in self._admin.watermarks(self.topic, timeout).items()}
+        else:
+            ends = self._admin.stable_offsets(self.topic, timeout)
         wanted = {TopicPartition(self.topic, number): end for number, end in ends.items() if end > 0}
         with self._changed:
             while any(self._positions.get(at, 0) < end for at, end in wanted.items()):

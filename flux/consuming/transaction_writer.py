@@ -18,6 +18,7 @@ import attrs
 from flux.consuming.coordinator.sealing import Part
 from flux.core.engine.due_times import whole_ms
 from flux.core.engine.forwarding import Forward
+from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.transactions import CallOutputs
 from flux.core.errors import BrokerError, DeliveryError, FailedRecord, Fault
 from flux.core.ports import (
@@ -39,7 +40,8 @@ _REST = 0.2
 _OF_THE_CLUSTER = frozenset({Fault.UNAVAILABLE, Fault.FENCED, Fault.LOGIN, Fault.METADATA, Fault.FATAL})
 """Faults for which no record can be the reason."""
 
-Source = Forward | tuple[CallOutputs, int]
+Source = tuple[Forward | CallOutputs, ForwardedCopy | ProducerRecord]
+"""A record to be written, and whose it is."""
 
 
 @attrs.define
@@ -54,11 +56,11 @@ class Refused(Exception):
     def add(self, source: Source, topic: str, record: ProducerRecord, error: BrokerError) -> None:
         if error.fault in _OF_THE_CLUSTER:
             self.unavailable = error
-        elif isinstance(source, Forward):
-            self.forwards[source] = error
+        elif isinstance(owner := source[0], Forward):
+            self.forwards[owner] = error
         else:
             failed = FailedRecord(topic, record.partition, record.key, record.value, error)
-            self.outputs.setdefault(source[0], DeliveryError([failed]))
+            self.outputs.setdefault(owner, DeliveryError([failed]))
 
     def check(self) -> None:
         """Raises it if it has records; else BrokerError if the cluster was unavailable."""
@@ -159,16 +161,16 @@ class TransactionWriter:
                 raise
             partitions = 0
             for source in sources:
-                record = ProducerRecord(None) if isinstance(source, Forward) else source[0].records[source[1]][1]
+                record = ProducerRecord(None) if isinstance(source[1], ForwardedCopy) else source[1]
                 refused.add(source, topic, record, error)
             return
         now_ms, limit = whole_ms(self._system.now()), self._limit(topic)
-        for source in sources:
-            if isinstance(source, Forward):
-                source.forwarded_copy.partitions = partitions
-                records.append(source.forwarded_copy.producer_record(now_ms, limit))
+        for _, each in sources:
+            if isinstance(each, ForwardedCopy):
+                each.partitions = partitions
+                records.append(each.producer_record(now_ms, limit))
             else:
-                records.append(source[0].records[source[1]][1])
+                records.append(each)
         if not one_by_one:
             client.write(topic, records)
             return
@@ -272,8 +274,10 @@ def _by_topic(parts: Sequence[Part]) -> dict[str, list[Source]]:
     found: dict[str, list[Source]] = {}
     for part in parts:
         for forward in part.sealed.forwards:
-            found.setdefault(forward.forwarded_copy.target.topic, []).append(forward)
+            for copy in (forward.forwarded_copy, forward.forwarded_copy.companion):
+                if copy is not None:
+                    found.setdefault(copy.target.topic, []).append((forward, copy))
         for outputs in part.sealed.outputs:
-            for index, (topic, _) in enumerate(outputs.records):
-                found.setdefault(topic, []).append((outputs, index))
+            for topic, record in outputs.records:
+                found.setdefault(topic, []).append((outputs, record))
     return found

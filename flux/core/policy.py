@@ -218,7 +218,6 @@ class Policy:
             (self.ordering != "key", f'ordering = {shown(self.ordering)}: leave ordering = "key"'),
             (self.stages.retries == 0, "retries = 0: set at least 1, or take retry_order out"),
             (self.batch is not None, "a BatchTask: make it a flux.Task"),
-            (self.exactly_once, "exactly_once: take one of them out"),
             (self.rate_limit_key is not None, "rate_limit_key: take one of them out"),
             (self.concurrency_key is not None, "concurrency_key: take one of them out"),
             (

@@ -188,6 +188,8 @@ def _exactly_once(scenario: Scenario, rng: random.Random, all_tasks: bool) -> Sc
 
 
 def _ordered(scenario: Scenario, rng: random.Random, wanted: Sequence[str]) -> Scenario:
+    if EXACTLY_ONCE in wanted:
+        scenario = _exactly_once(scenario, rng, True)
     if KILLS in wanted:
         return _kills(scenario, rng)
     return _with_settings(scenario, max_crashes=MOST_CRASHES) if rng.random() < 0.5 else scenario

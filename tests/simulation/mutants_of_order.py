@@ -9,7 +9,7 @@ from flux.consuming import procedures
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_order import KeyName, KeyOrder, OrderEntry, Origin
 from flux.core.engine.order_moves import Move, Moves
-from flux.core.engine.order_places import place_of
+from flux.core.engine.order_places import Holds, place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.ordered_retries import OrderedRetries
 from flux.core.engine.slices import Entry
@@ -130,7 +130,7 @@ def an_entry_is_removed_before_the_dead_letter_is_written() -> Mutation:
 
 @mutant(features=_ORDERED, first=30)
 def a_key_does_not_wait_for_what_its_call_produced() -> Mutation:
-    return OrderedRetries, "hold", lambda self, entry: None
+    return Holds, "hold", lambda self, entry: None
 
 
 @mutant(features=_ORDERED)

@@ -20,6 +20,7 @@ from flux.core.errors import BrokerError
 from flux.core.ports import CommittedOffset, TopicPartition
 from simulation.forwards import Forwards
 from simulation.machine import Process
+from simulation.ordered_visible import OrderedVisible
 from simulation.records import DEAD, Call, Copy, Epoch
 from simulation.scenario import MINUTE, Event, RecordPlan, Scenario, TaskPlan, draw_retries
 from simulation.truth import Truth
@@ -119,6 +120,7 @@ class OrderedTruth(Truth):
     def __init__(self, scenario: Scenario, machine: Any, cluster: Any) -> None:
         super().__init__(scenario, machine, cluster)
         self.forwards = OrderedForwards(self)
+        self.visible = OrderedVisible(self)
         self.by_key: defaultdict[_Key, dict[int, Copy]] = defaultdict(dict)
         """The records of each key in the main topic, by offset."""
         self.calls_of: defaultdict[tuple[str, int, int], list[Call]] = defaultdict(list)

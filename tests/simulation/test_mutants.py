@@ -8,6 +8,7 @@ import simulation.mutants_of_calls
 import simulation.mutants_of_holding
 import simulation.mutants_of_limits
 import simulation.mutants_of_order
+import simulation.mutants_of_order_in_transactions
 import simulation.mutants_of_schedules
 import simulation.mutants_of_transactions  # noqa: F401
 from flux.producing.scope import CURRENT

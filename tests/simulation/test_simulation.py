@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulation.cut import SIMPLER, Cut
-from simulation.features import KILLS, draw
+from simulation.features import EXACTLY_ONCE, KILLS, draw
 from simulation.holding import HOLDING
 from simulation.limited import LIMITED
 from simulation.many import run_all
@@ -38,7 +38,12 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("wanted", "seeds"),
-    [((ORDERED,), ORDERED_SEEDS), ((ORDERED, KILLS), ORDERED_SEEDS // 2), ((HOLDING,), HOLDING_SEEDS)],
+    [
+        ((ORDERED,), ORDERED_SEEDS),
+        ((ORDERED, KILLS), ORDERED_SEEDS // 2),
+        ((ORDERED, EXACTLY_ONCE), ORDERED_SEEDS // 2),
+        ((HOLDING,), HOLDING_SEEDS),
+    ],
 )
 def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong(wanted: tuple[str, ...], seeds: int) -> None:
     for seed in range(seeds):

@@ -140,7 +140,7 @@ class Visible:
             if record.topic() == PRODUCTS:
                 self._product(record, transaction.offsets)
             else:
-                self._forward(truth.visible_copy(record), transaction.offsets)
+                self._copy(record, transaction.offsets)
         for (group, at), offset in transaction.offsets.items():
             added = self._added[group, at]
             truth.stored(added.consumer, at, offset, added)
@@ -167,6 +167,9 @@ class Visible:
         own = call.batch is None or is_own(key, call)
         for each in (call,) if own else [each for each in call.batch or () if each.outcome == "done"]:
             self._effect(each, offsets)
+
+    def _copy(self, record: Any, offsets: Mapping[tuple[str, TopicPartition], CommittedOffset]) -> None:
+        self._forward(self._truth.visible_copy(record), offsets)
 
     def _forward(self, copy: Copy, offsets: Mapping[tuple[str, TopicPartition], CommittedOffset]) -> None:
         truth, call = self._truth, copy.source

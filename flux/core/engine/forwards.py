@@ -78,6 +78,8 @@ class ForwardedCopy:
     """Partition count of the target topic; 0: not known yet."""
     order: int | None = None
     """The version of the entry that announced it (`retry_order`)."""
+    companion: ForwardedCopy | None = None
+    """What is written in the same transaction, to another topic (`exactly_once`)."""
 
     @property
     def size(self) -> int:

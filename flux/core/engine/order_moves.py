@@ -4,14 +4,18 @@ A move is a list of writes. An entry that it sets has to be acknowledged and rea
 version is written, and so do the entries of all earlier moves of the key: otherwise a later record could be called by
 another stage before one that no stage has yet announced. The moves of a key are closed in order too: if a later one
 was done and an earlier one was not, a crash would repeat the earlier one alone.
+
+With `exactly_once` each write is a part of a transaction, and the last one is in that of the record's offset.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commits import Commits
 from flux.core.engine.forwarding import Forward, Forwards
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_order import KeyName, OrderEntry, Origin
@@ -39,11 +43,13 @@ class Move:
 
 
 class Moves:
-    """`close`: the record of an entry is done in this stage."""
+    """`close`: the record of an entry is done in this stage. `transactions`: when the next one is due; None: writes are
+    in none."""
 
-    __slots__ = ("_close", "_forwards", "_of", "_queues", "_waiting")
+    __slots__ = ("_close", "_forwards", "_of", "_queues", "_transactions", "_waiting")
 
-    def __init__(self, forwards: Forwards, close: Callable[[Entry], None]) -> None:
+    def __init__(self, forwards: Forwards, close: Callable[[Entry], None], transactions: Commits | None = None) -> None:
+        self._transactions = transactions
         self._forwards = forwards
         self._close = close
         self._queues: dict[KeyName, deque[Move]] = {}
@@ -134,6 +140,29 @@ class Moves:
     def names(self) -> Iterable[KeyName]:
         return self._queues
 
+    def sealed(self, forwards: Sequence[Forward]) -> tuple[list[Forward], list[Forward]]:
+        """Of forwards that a transaction could write: those whose records are done with it, and those that must wait
+        for another one because an earlier record of their key is not done before or with it."""
+        last = {
+            move
+            for forward in forwards
+            if (move := self._of.get(forward.entry)) is not None and move.begun and len(move.steps) == 1
+        }
+        closed: set[Move] = set()
+        for name in {move.name for move in last}:
+            closed.update(takewhile(lambda move: move.ended or move in last, self._queues[name]))
+        done: list[Forward] = []
+        later: list[Forward] = []
+        for forward in forwards:
+            move = self._of.get(forward.entry)
+            if move is None or move in closed:
+                done.append(forward)
+            elif move in last and not forward.alone:  # one that is written alone would keep back all others
+                later.append(forward)
+        return done, later
+
     def _write(self, move: Move) -> None:
+        if self._transactions is not None:
+            self._transactions.done += 1
         step = move.steps[0]
         self._forwards.add(Forward(move.entry, step, step.size))

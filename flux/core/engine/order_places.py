@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.key_order import KeyName, Origin
@@ -117,6 +117,9 @@ class Holds:
         self._entries: dict[Entry, None] = {}
 
     def hold(self, entry: Entry) -> None:
+        """The call of a record has returned, and what it produced may still fail: in the main stage its key waits."""
+        if entry.message.stage or entry.message.key is None:
+            return
         self._entries[entry] = None
         self._key_queues.hold(entry)
 
@@ -125,6 +128,10 @@ class Holds:
         if entry in self._entries:
             del self._entries[entry]
             self._key_queues.release(entry)
+
+    def release_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.release(entry)
 
     def forget(self, assignment: Assignment) -> None:
         """The partition is gone, with its key queues."""

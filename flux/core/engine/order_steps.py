@@ -13,6 +13,7 @@ from flux.core.engine.order_writes import entry_write, following_copy
 from flux.core.engine.slices import Entry
 from flux.core.engine.verdicts import SKIPPED
 from flux.core.message import Message
+from flux.core.ports import ProducerRecord
 from flux.core.stage import Role, Stage
 
 _LEAST_WAIT = 1.0  # seconds, for followers of what makes no progress
@@ -46,9 +47,16 @@ class OrderSteps:
             attempts = message.flux_headers.attempts + forwarded_copy.called
             new = OrderEntry(name[1], target.number, due, attempts, dead)
             steps.insert(0, self._entry_write(message, origin, new))
+        elif known is not None and self._common.policy.exactly_once:
+            forwarded_copy.companion = self._entry_write(message, origin, None)
         elif known is not None:
             steps.append(self._entry_write(message, origin, None))
         self._moves.add(Move(entry, name, origin, steps))
+
+    def removal(self, entry: Entry, origin: Origin) -> tuple[str, ProducerRecord]:
+        """What removes the entry of a record that is done in a retry stage, with its topic."""
+        removal = self._entry_write(entry.message, origin, None)
+        return removal.target.topic, removal.producer_record(0, None)
 
     def done(self, entry: Entry, place: Place) -> None:
         name, origin, _ = place

@@ -21,8 +21,10 @@ from flux.core.engine.order_moves import Moves
 from flux.core.engine.order_places import Holds, Parked, Room, has_one_of, holds_back, place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.slices import Entry, Slice
+from flux.core.ports import ProducerRecord
 from flux.core.stage import Role
 
+Does = Callable[[Entry], None]
 MOST_PARKED = 1_000
 """Followers of one stage that wait in memory for the first record of their key."""
 SOON_MS = 5_000
@@ -38,18 +40,11 @@ class OrderedRetries:
         "_room", "_steps", "_view", "holds", "moves", "parked",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        common: Common,
-        view: KeyOrder,
-        forwards: Forwards,
-        close: Callable[[Entry], None],
-        hold_alone: Callable[[Entry], None],
-    ) -> None:
+    def __init__(self, common: Common, view: KeyOrder, forwards: Forwards, close: Does, hold_alone: Does) -> None:
         self._common, self._view, self._close, self._hold_alone = common, view, close, hold_alone
         assert isinstance(common.key_queues, KeyQueues)
         self._key_queues, self._main = common.key_queues, common.stage.role is Role.MAIN
-        self.moves = Moves(forwards, close)
+        self.moves = Moves(forwards, close, common.commits if common.policy.exactly_once else None)
         self._steps = OrderSteps(common, self.moves)
         self._late = LateEntries(self.moves, self._steps)
         self.parked = Parked()
@@ -217,6 +212,13 @@ class OrderedRetries:
             return self._steps.done(entry, place)
         return self._close(entry)
 
+    def removal(self, entry: Entry) -> tuple[str, ProducerRecord] | None:
+        """What removes the entry of a record of a retry stage whose call has succeeded, with its topic."""
+        place = None if self._main else place_of(entry, False)
+        if place is None or self._view.entry(place[1]) is None:
+            return None
+        return self._steps.removal(entry, place[1])
+
     # ---- facts
 
     def read_to(self, position: int, now: float) -> None:
@@ -269,11 +271,6 @@ class OrderedRetries:
                     self._steps.behind(entry, name, place[1], leader, now)
                 else:
                     self.parked.add(name, entry)
-
-    def hold(self, entry: Entry) -> None:
-        """The call of a record has returned, and what it produced may still fail: in the main stage its key waits."""
-        if self._main and place_of(entry, True) is not None:
-            self.holds.hold(entry)
 
     def discard(self, assignment: Assignment) -> None:
         """No new calls for a partition: discards the records that wait in memory."""

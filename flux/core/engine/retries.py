@@ -94,7 +94,7 @@ class Retries:
             self.unacknowledged.add(entry)
         if self.order is not None:
             self._cut(entry.assignment)
-            self.order.hold(entry)
+            self.order.holds.hold(entry)
         return entry
 
     def settled(self, entry: Entry, failure: Failure | None, now: float) -> Move | None:
@@ -240,6 +240,8 @@ class Retries:
         """As `settled` without a failure, for many entries."""
         those = [entry for entry in entries if entry in entry.assignment.open]
         self._close_all(those)
+        if self.order is not None:
+            self.order.holds.release_all(those)
         self._common.stats.done += len(those)
 
     def unwritten(self, forward: Forward, error: BrokerError, now: float) -> None:

@@ -120,6 +120,10 @@ class Transactions:
 
     def produced(self, outputs: CallOutputs) -> None:
         """A call returned, and produced records; its entries are open."""
+        order = self._retries.order
+        if order is not None:
+            removals = [removal for entry in outputs.entries if (removal := order.removal(entry)) is not None]
+            outputs.records = [*outputs.records, *removals]
         self._outputs.append(outputs)
         self._records += len(outputs.records)
         self._bytes += outputs.size
@@ -206,10 +210,10 @@ class Transactions:
         if self._sealed is not None or now < self._retry_at:
             return None
         self._dispatch.settle_all()
-        forwards = self._retries.forwards.take(now)
+        forwards, done = self._take_forwards(now)
         outputs = [] if any(forward.alone for forward in forwards) else self._take_outputs()
         ranges: dict[Assignment, list[tuple[int, int]]] = {}
-        for entry in _entries(forwards, outputs):
+        for entry in _entries(done, outputs):
             ranges.setdefault(entry.assignment, []).append((entry.offset, entry.end))
         offsets = self._partitions.commit(now, None, at_once=False, ended=ranges) or {}
         if not (forwards or outputs or offsets):
@@ -245,6 +249,15 @@ class Transactions:
             or self._memory >= MOST_OUTPUT_BYTES // 2
             or self._retries.forwards.pressing
         )
+
+    def _take_forwards(self, now: float) -> tuple[list[Forward], list[Forward]]:
+        """Those that the transaction writes, and those of them whose records are done with it."""
+        order, forwards = self._retries.order, self._retries.forwards.take(now)
+        if order is None:
+            return forwards, forwards
+        done, later = order.moves.sealed(forwards)
+        self._retries.forwards.put_back(later)
+        return [forward for forward in forwards if forward not in set(later)], done
 
     def _take_outputs(self) -> list[CallOutputs]:
         """Without those whose partition is gone: all entries of one have the same partition."""

@@ -10,7 +10,7 @@ import pytest
 from flux.adapters.memory import MemoryAdapter, forget
 from flux.consuming.topic_follower import TopicFollower
 from flux.core.errors import BrokerError, Fault
-from flux.core.ports import PollResult, ProducerRecord, ReaderPort, Record, TopicPartition
+from flux.core.ports import PollResult, ProducerRecord, ReaderPort, Record, TopicPartition, TransactionSettings
 from flux.system import SYSTEM
 from unit.support.memory_support import Kit
 
@@ -172,3 +172,19 @@ def test_it_is_read_in_the_time_that_a_thread_needs() -> None:
     finally:
         following.close(30)
         forget("followed")
+
+
+def test_what_is_behind_an_open_transaction_counts_if_that_matters(kit: Kit, taken: list[bytes | None]) -> None:
+    client = kit.adapter.transactions(TransactionSettings("open", timeout=1000))
+    client.start(1)
+    client.begin()
+    client.write("t", [ProducerRecord(b"1", partition=0)])
+    kit.write(b"2")
+    before = follower(kit, taken)
+    run(kit, before, 10)
+    assert before.wait_until_read(1)
+    assert not before.wait_until_read(1, open_too=True)
+    client.commit(1)
+    after = follower(kit, taken)
+    run(kit, after, 10)
+    assert after.wait_until_read(1, open_too=True)

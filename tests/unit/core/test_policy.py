@@ -214,10 +214,6 @@ def test_the_last_wait_in_place_may_last_five_minutes() -> None:
             'retry_order = "key" does not go with a BatchTask: make it a flux.Task',
         ),
         (
-            {"retry_order": "key", "exactly_once": True},
-            'retry_order = "key" does not go with exactly_once: take one of them out',
-        ),
-        (
             {"retry_order": "key", "pause_when": FailureRate(0.5, by=str)},
             'retry_order = "key" does not go with pause_when by a name: leave its `by` out',
         ),

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from flux.core.engine.assignment import Assignment
+from flux.core.engine.commits import Commits
 from flux.core.engine.forwarding import Forward, Forwards
 from flux.core.engine.forwards import ForwardedCopy
 from flux.core.engine.key_order import OrderEntry
@@ -163,3 +164,45 @@ def test_moves_of_a_partition_that_is_gone_are_forgotten(made: Made) -> None:
     made.moves.forget(other)
     assert NAME not in made.moves
     assert not made.moves.waiting
+
+
+# ---- in transactions
+
+
+@pytest.fixture
+def exact(made: Made) -> Made:
+    made.moves = Moves(made.forwards, lambda closed: made.closed.append(closed.offset), Commits(1.0, 100))
+    return made
+
+
+def test_an_entry_and_its_copy_are_in_two_transactions_and_the_record_is_done_with_the_second(exact: Made) -> None:
+    exact.move(3)
+    [entered] = exact.writes()
+    assert exact.moves.sealed([entered]) == ([], [])
+    exact.written(entered)
+    exact.read(3)
+    [copy] = exact.writes()
+    assert exact.moves.sealed([copy]) == ([copy], [])
+
+
+def test_a_later_record_of_a_key_is_not_done_in_an_earlier_transaction(exact: Made) -> None:
+    first, second = exact.move(3, enters=False), exact.move(4, enters=False)
+    [one, two] = exact.writes()
+    assert exact.moves.sealed([one, two]) == ([one, two], [])
+    assert exact.moves.sealed([two]) == ([], [two])
+    two.alone = True
+    assert exact.moves.sealed([two]) == ([], [])
+    first.ended = True
+    assert exact.moves.sealed([two]) == ([two], [])
+    assert not second.ended
+
+
+def test_a_write_that_is_no_move_is_done_with_its_transaction(exact: Made) -> None:
+    one = entry(exact.owner, 3)
+    plain = Forward(one, following_copy(one.message, STAGES[1], "g", said(3), 0.0), 0)
+    assert exact.moves.sealed([plain]) == ([plain], [])
+
+
+def test_each_write_makes_a_transaction_due(exact: Made) -> None:
+    exact.move(3)
+    assert exact.moves._transactions.done == 1

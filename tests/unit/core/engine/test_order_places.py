@@ -67,6 +67,19 @@ def test_a_key_is_held_until_it_is_released_or_its_partition_is_gone() -> None:
     assert second.key_queue.holds == 1
 
 
+def test_only_records_of_the_main_stage_with_a_key_hold_it() -> None:
+    key_queues = KeyQueues("key")
+    holds, keyless, retried = Holds(key_queues), entry(assignment(), 1, None), retry(origin())
+    for each in (keyless, retried):
+        holds.hold(each)
+    holds.release_all([keyless, retried])
+    assert not key_queues
+    first = entry(assignment(), 1)
+    holds.hold(first)
+    holds.release_all([first])
+    assert not key_queues.has(first)
+
+
 def test_a_record_that_the_metadata_has_no_room_for_waits_unless_all_wait_for_it() -> None:
     owner, room = assignment(max_metadata=0), Room()
     assert owner.offset_tracker is not None

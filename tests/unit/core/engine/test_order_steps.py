@@ -113,3 +113,19 @@ def test_a_record_that_an_operator_skips_frees_its_key_all_the_same() -> None:
     each = steps(1, on_dead="hold")
     failed(each, 3, OrderEntry(b"k", 1, 0, 0), "skipped")
     assert each.made() == ["t-g-dlq", "-"]
+
+
+def test_in_a_transaction_a_dead_letter_takes_its_entry_along() -> None:
+    each = steps(1, exactly_once=True)
+    failed(each, 3, OrderEntry(b"k", 1, 0, 1, version=5))
+    assert each.made() == ["t-g-dlq"]
+    [[move]] = each.moves._queues.values()
+    companion = move.steps[0].companion
+    assert isinstance(companion, EntryWrite)
+    assert (companion.entry, companion.target.topic) == (None, "t-g-keys")
+
+
+def test_a_removal_may_be_written_with_what_a_call_has_produced() -> None:
+    each = steps(1)
+    topic, removal = each.steps.removal(each.one, ORIGIN)
+    assert (topic, removal.key, removal.value, removal.partition) == ("t-g-keys", b"0:3", None, 0)

@@ -748,6 +748,20 @@ def test_many_records_are_settled_at_once_and_those_of_a_lost_partition_are_not(
     assert driver.engine.committable_offsets() == {driver.p0: 2}
 
 
+def test_with_an_order_many_entries_that_are_settled_free_their_keys() -> None:
+    driver = Ordered()
+    driver.assign(0)
+    driver.poll(driver.record(0), driver.record(1))
+    run = driver.take()
+    entry = driver.engine.produced(run, 0, driver.message(run, 0))
+    assert entry is not None
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.nothing_to_take()
+    driver.engine._retries.all_settled([entry])
+    assert driver.work_all() == [1]
+
+
 def test_with_an_order_a_failed_record_is_done_when_its_entry_and_its_copy_are_written() -> None:
     driver = Ordered()
     driver.assign(0)
