@@ -458,3 +458,23 @@ def test_calls_in_transactions_are_seen_once_and_failed_ones_not_at_all(flux_kit
     flux_kit.clock.advance(60)
     flux_kit.run(task)
     assert [record.value for record in flux_kit.topic("out")] == [b"now", b"late"]
+
+
+def test_outputs_of_a_key_are_in_order_through_retries(flux_kit: flux.testing.Kit) -> None:
+    class Out(flux.Producer):
+        topic = "out"
+
+    def handle(message: flux.Message) -> None:
+        Out.produce(message.value, key=message.key)
+        if message.value == b"first" and message.attempt < 3:
+            raise ValueError("not yet")
+
+    exact = flux.task(topic="in", group_id="ordered", wait=60, retries=2, exactly_once=True, retry_order="key")
+    task = exact(handle)
+    for key, value in ((b"k", b"first"), (b"k", b"second"), (b"other", b"passes")):
+        flux_kit.produce(task, value, key=key)
+
+    flux_kit.run(task)
+    assert [record.value for record in flux_kit.topic("out")] == [b"passes"]
+    flux_kit.run_to_the_end(task)
+    assert [record.value for record in flux_kit.topic("out")] == [b"passes", b"first", b"second"]
