@@ -234,6 +234,8 @@ def test_a_call_of_a_task_without_names_pauses_the_task() -> None:
     driver.poll(0, 1)
     run = driver.take()
     assert driver.fail(run) is Move.PAUSE
+    driver.turn()
+    assert driver.engine.writes(driver.now) == []
 
 
 def test_no_more_moves_while_many_writes_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
