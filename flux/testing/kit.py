@@ -61,7 +61,8 @@ class Kit:
     def run(self, *tasks: AnyTask, stages: str | None = None, at_most: int = 100_000) -> Summary:
         """Processes all records that are due, in this thread, until none is left; missing topics are created. Coroutine
         functions run in an event loop of this run. The clock moves only for retries in place, a rate limit and batches
-        that are not full; a pause, of one name too, ends the run, and the next one tries again.
+        that are not full. The run ends at a pause, and when all that is left waits for paused names; the next one tries
+        again.
 
         `stages`: as for `flux.Worker`. A call that raises is handled as in production, and added to `failures`;
         MemoryError, KeyboardInterrupt, SystemExit and other exceptions that are no Exception leave `run`, and the next

@@ -163,8 +163,7 @@ class Working:
             engines = [loop.runtime.engine for _, _, loop in self._loops]
             deadlines = [deadline for engine in engines if (deadline := engine.deadline(now)) is not None]
             left = max(min(deadlines, default=now) - now, _TICK)
-            paused = any(engine.call_limits.paused for engine in engines)
-            soon = not paused and any(engine.begins_at(now) is not None for engine in engines)
+            soon = any(engine.begins_at(now, probes=False) is not None for engine in engines)
             if soon or any(engine.open_forwards or engine.ready(now) or not engine.quiet for engine in engines):
                 machine.sleep(min(left, _STEP))
             elif self.to_the_end and (ends := self._ends(left)):

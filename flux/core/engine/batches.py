@@ -55,7 +55,7 @@ class Batches:
         """Number of batches that can be taken."""
         return sum(self._can_be_taken(assignment, queue, now) for assignment, queue in self._queues.items())
 
-    def deadline(self) -> float | None:
+    def deadline(self, probes: bool = True) -> float | None:
         """When the next batch that is not full can be taken."""
         free = [self._free(queue) for assignment, queue in self._queues.items() if not assignment.running]
         return min((self._closes_at(entries) for entries in free if entries), default=None)

@@ -75,12 +75,12 @@ class Deadlines:
         """About how many callers could get a run from `take` now."""
         return self.available(now) if self.admits(now) else 0
 
-    def begins_at(self, now: float) -> float | None:
-        """When the next call may start that only waits for time: for the rate limit, the end of a pause, a retry in
-        place, or a batch that is not full."""
-        if self.blocked:
+    def begins_at(self, now: float, probes: bool = True) -> float | None:
+        """When the next call may start that only waits for time: for the rate limit, a retry in place, a batch that is
+        not full, or, with `probes`, the end of a pause."""
+        if self.blocked or (self._common.call_limits.breaker.paused and not probes):
             return None
-        ends = (self._retries.in_place.next_due, self._common.key_queues.deadline())
+        ends = (self._retries.in_place.next_due, self._common.key_queues.deadline(probes))
         times = [time for time in ends if time is not None and time > now]
         opens = self._common.call_limits.opens_at(now)
         if opens is not None and opens > now and self.available(now):

@@ -143,9 +143,12 @@ class HeldByName:
         self._collect(now)
         return len(self._may_open)
 
-    def deadline(self) -> float | None:
-        """When the first name may go on that waits for time only."""
+    def deadline(self, probes: bool = True) -> float | None:
+        """When the first name may go on that waits for time only. `probes`: also one that an outage pauses."""
         opens = self._opens
+        if not probes:
+            by_rate = [at for at, key in opens if key in self._waiting and not self._limits[key[0]].pauses]
+            return min(by_rate, default=None)
         while opens and opens[0][1] not in self._waiting:
             heapq.heappop(opens)
         return opens[0][0] if opens else None

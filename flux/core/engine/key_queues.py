@@ -48,9 +48,9 @@ class KeyQueues:
         """Number of entries whose order allows a call now."""
         return len(self._ready) + (self._held_back.ready(now) if self._held_back else 0)
 
-    def deadline(self) -> float | None:
-        """When the first entry may start that waits for time only."""
-        return self._held_back.deadline() if self._held_back else None
+    def deadline(self, probes: bool = True) -> float | None:
+        """When the first entry may start that waits for time only. `probes`: also one of a paused name."""
+        return self._held_back.deadline(probes) if self._held_back else None
 
     def has(self, entry: Entry) -> bool:
         """Whether the key of `entry` is taken, or other records of it are queued."""

@@ -16,11 +16,11 @@ from flux.core.message import Message
 from flux.core.ports import ProducerRecord
 from flux.core.stage import Role, Stage
 
-_LEAST_WAIT = 1.0  # seconds, for followers of what makes no progress
-_BEHIND_DEAD = (
-    30.0,
-    3600.0,
-)  # seconds, for followers of a dead letter, at least and at most: it may be freed at any time
+_BEHIND_DEAD = 30.0, 3600.0
+"""Seconds, at least and at most, for followers of a dead letter: it may be freed at any time, and retention must not
+delete them."""
+_BEHIND_DUE = 1.0, 60.0
+"""The same, for followers of a record that is due, and makes no progress."""
 
 
 class OrderSteps:
@@ -65,16 +65,16 @@ class OrderSteps:
     def behind(self, entry: Entry, name: KeyName, origin: Origin, leader: OrderEntry, now: float) -> None:
         """It goes to the stage of `leader`, and is due with it."""
         target, now_ms = self.stage_of(leader), self._common.wall_ms(now)
-        due = leader.due
-        if due <= now_ms or leader.dead:
+        due, follows = leader.due, True
+        if leader.dead or leader.follows or due <= now_ms:  # not before a decision, or any moment
             due = now_ms
             if leader.dead or target.number == self._common.stage.number:
                 wait = self._common.due_times.wait(target, None, entry.assignment.jitter)
-                if leader.dead:
-                    wait = min(max(wait, _BEHIND_DEAD[0]), _BEHIND_DEAD[1])
-                due += round(max(wait, _LEAST_WAIT) * 1000)
+                least, most = _BEHIND_DEAD if leader.dead else _BEHIND_DUE
+                due += round(max(least, min(wait, most)) * 1000)
+                follows = leader.dead
         message = entry.message
-        new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts, follows=True)
+        new = OrderEntry(name[1], target.number, due, message.flux_headers.attempts, follows=follows)
         copy = following_copy(message, target, self._stages.group, new, (due - now_ms) / 1000)
         self._moves.add(Move(entry, name, origin, [self._entry_write(message, origin, new), copy]))
 

@@ -38,6 +38,7 @@ class BreakersByName:
 
     __slots__ = ("_failed", "_look_at", "_names", "_paused", "_rate", "name_of", "watchers")
     setting = "pause_when"
+    pauses = True
 
     def __init__(self, rate: FailureRate, name_of: NameOf) -> None:
         self.name_of = name_of

@@ -69,6 +69,7 @@ class ConcurrencyByName:
 
     __slots__ = ("_calls", "_most", "name_of", "watchers")
     setting = "concurrency_key"
+    pauses = False
 
     def __init__(self, most: int, name_of: NameOf) -> None:
         self.name_of = name_of

@@ -79,6 +79,8 @@ class NameLimit(Protocol):
     """The setting that gives the names."""
     name_of: NameOf
     watchers: list[Watcher]
+    pauses: bool
+    """Whether an outage of a name is what holds its records back."""
 
     def opens_at(self, name: str, now: float) -> float | None:
         """When the next call for `name` may start; `now` or earlier: at once. None: when `freed` says so."""

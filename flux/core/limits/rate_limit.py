@@ -55,6 +55,7 @@ class RateByName:
 
     __slots__ = ("_limits", "_rate", "_sweep_at", "name_of", "watchers")
     setting = "rate_limit_key"
+    pauses = False
 
     def __init__(self, rate: float | None, name_of: NameOf) -> None:
         self.name_of = name_of

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 import flux
+from flux.core.engine import ordered_retries
 from flux.testing import Kit
 
 
@@ -114,3 +115,19 @@ def test_a_dead_letter_is_replayed_twice_if_that_is_wanted(flux_kit: Kit, held: 
         assert flux_kit.replay(held, *flux_kit.dead_letters(held)) == 1
         flux_kit.run(held)
     assert held.written == [b"1", b"1"]
+
+
+def test_many_that_a_dead_letter_held_are_called_without_many_copies(
+    flux_kit: Kit, held: type[Writes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordered_retries, "MOST_PARKED", 5)
+    values = [str(number) for number in range(1, 41)]
+    for value in values:
+        flux_kit.produce("states", value, key="k")
+    flux_kit.run_to_the_end(held)
+    flux_kit.reject(held)
+    before, began = len(flux_kit.topic("states-copy-keys")), flux_kit.clock.now()
+    flux_kit.run_to_the_end(held)
+    assert held.written == [value.encode() for value in values[1:]]
+    assert len(flux_kit.topic("states-copy-keys")) - before < 10 * len(values)
+    assert flux_kit.clock.now() - began < 600

@@ -154,6 +154,7 @@ def test_a_retry_in_place_is_ready_when_its_wait_is_over() -> None:
     driver.poll(0)
     driver.work(driver.take(), 0)
     assert (driver.engine.ready(T0), driver.engine.begins_at(T0), driver.engine.deadline(T0)) == (0, T0 + 1, T0 + 1)
+    assert driver.engine.begins_at(T0, probes=False) == T0 + 1
     assert (driver.engine.empty, driver.engine.rests(T0)) == (False, False)
     assert (driver.engine.ready(T0 + 1), driver.engine.begins_at(T0 + 1)) == (1, None)
 

@@ -8,7 +8,9 @@ from flux.core.engine.commands import Level, LogEvent
 from flux.core.engine.held_back import HeldByName
 from flux.core.engine.key_queue import KeyQueue
 from flux.core.engine.slices import Entry
+from flux.core.limits.breakers import BreakersByName
 from flux.core.limits.concurrency import ConcurrencyByName
+from flux.core.limits.failure_rate import FailureRate
 from flux.core.limits.name_limits import NameOf, NameResumed
 from flux.core.limits.rate_limit import RateByName
 from flux.core.message import Message
@@ -35,6 +37,19 @@ class Lab:
 
     def reopened(self, now: float, most: int = 9) -> list[int]:
         return self.admitted(*self.held_back.open(now, most), now=now)
+
+
+def test_a_paused_name_opens_with_time_by_a_probe_only() -> None:
+    breakers = BreakersByName(FailureRate(0.5, of=2, within=9, by=by_key), by_key)
+    logged: list[LogEvent] = []
+    held_back = HeldByName((breakers,), logged.append)
+    failed, waits = (entry(assignment(), offset, b"a") for offset in (0, 1))
+    assert held_back.admits(failed, 0.0)
+    assert breakers.counts("a")
+    breakers.pause("a", failed, ValueError(), 5, 0.0, 0.0)
+    held_back.ended(failed)
+    assert not held_back.admits(waits, 1.0)
+    assert (held_back.deadline(), held_back.deadline(probes=False)) == (5.0, None)
 
 
 def test_those_that_wait_go_on_in_the_order_in_which_they_came() -> None:
@@ -74,6 +89,7 @@ def test_a_rate_opens_with_time_and_says_when() -> None:
     assert lab.admitted(*entries, now=100.0) == [0, 2]
     deadline = lab.held_back.deadline() or 0.0
     assert deadline == pytest.approx(100.49, abs=0.011)
+    assert lab.held_back.deadline(probes=False) == deadline
     assert lab.reopened(100.4) == []
     assert lab.held_back.ready(deadline) == 1
     assert lab.reopened(deadline) == [1]

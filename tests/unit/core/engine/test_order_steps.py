@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
+from flux.core.backoff import Waits
 from flux.core.engine.common import Common
 from flux.core.engine.forwarding import Forwards
 from flux.core.engine.forwards import ForwardedCopy
@@ -15,7 +16,7 @@ from flux.core.engine.order_moves import Moves
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.order_writes import EntryWrite
 from flux.core.limits.call_limits import CallLimits
-from unit.support.engine_support import STAGES, T0, T0_MS, assignment, entry, policy
+from unit.support.engine_support import DAY, STAGES, T0, T0_MS, assignment, entry, policy
 
 PLACE = (0, b"k"), (0, 3), 5
 NAME, ORIGIN, _ = PLACE
@@ -88,9 +89,9 @@ def test_what_is_done_is_removed() -> None:
     [
         (OrderEntry(b"k", 2, T0_MS + 7000, 1), 2, 7.0),
         (OrderEntry(b"k", 2, 5, 1), 2, 0.0),  # another stage's, and due
-        (OrderEntry(b"k", 1, 5, 1), 1, 10.0),  # this stage's, and makes no progress
         (OrderEntry(b"k", 3, 5, 3, True), 2, 30.0),  # a dead letter
         (OrderEntry(b"k", 9, T0_MS + 7000, 1), 2, 7.0),  # retries were lowered
+        (OrderEntry(b"k", 2, T0_MS + 7000, 1, follows=True), 2, 0.0),  # another stage's, and due when it is read
     ],
 )
 def test_a_follower_is_due_with_its_leader_in_the_same_stage(leader: OrderEntry, stage: int, wait: float) -> None:
@@ -98,6 +99,14 @@ def test_a_follower_is_due_with_its_leader_in_the_same_stage(leader: OrderEntry,
     each.steps.behind(each.one, NAME, ORIGIN, leader, T0)
     assert each.made() == ["t-g-keys", STAGES[stage].topic]
     assert each.entered() == OrderEntry(b"k", stage, T0_MS + round(wait * 1000), 0, follows=True)
+
+
+@pytest.mark.parametrize(("setting", "wait"), [(0.1, 1), (10, 10), (86400, 60)])
+@pytest.mark.parametrize("leader", [OrderEntry(b"k", 1, 5, 1), OrderEntry(b"k", 1, T0_MS + 7000, 1, follows=True)])
+def test_a_follower_of_one_that_is_due_here_waits_for_itself(leader: OrderEntry, setting: float, wait: int) -> None:
+    each = steps(1, waits=Waits(setting, DAY))
+    each.steps.behind(each.one, NAME, ORIGIN, leader, T0)
+    assert each.entered() == OrderEntry(b"k", 1, T0_MS + wait * 1000, 0)
 
 
 def test_a_missing_copy_is_written_as_its_entry_says() -> None:

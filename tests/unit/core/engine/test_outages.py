@@ -123,6 +123,7 @@ def test_a_call_that_raises_pause_pauses_its_host() -> None:
     driver.engine.finished(run, driver.now)
     assert work(driver)[0] == [2]
     assert driver.engine.begins_at(driver.now) == T0 + 5
+    assert driver.engine.begins_at(driver.now, probes=False) is None
 
 
 def test_without_a_name_a_pause_is_the_tasks_and_failures_pause_nothing() -> None:
