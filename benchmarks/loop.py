@@ -18,6 +18,7 @@ import flux
 from flux.adapters.memory import MemoryAdapter
 from flux.core import flux_headers
 from flux.core.engine import BATCH
+from flux.core.engine.key_order import OrderEntry, entry_name
 from flux.core.message import Message
 from flux.core.ports import Batch, PollResult, TopicPartition
 
@@ -59,6 +60,18 @@ class Record:
         return 1, _WRITTEN
 
 
+class Held(Record):
+    """An entry of the topic of keys."""
+
+    __slots__ = ()
+
+    def key(self) -> bytes:
+        return entry_name((0, 10**12 + self._at))  # no record that is worked
+
+    def value(self) -> bytes:
+        return OrderEntry(b"held %d" % self._at, 1, 0, 1).value()
+
+
 def handle(message: flux.Message) -> None:
     message.value  # noqa: B018
 
@@ -98,8 +111,8 @@ def bare() -> Iterator[Cycle]:
 
 
 @contextmanager
-def working(task: type[flux.Task] | flux.Task, watch: Any = None) -> Iterator[Cycle]:
-    """`watch` gets the worker before it begins."""
+def working(task: type[flux.Task] | flux.Task, watch: Any = None, outstanding: int = 0) -> Iterator[Cycle]:
+    """`watch` gets the worker before it begins. `outstanding`: keys that wait (`retry_order`)."""
     worker = flux.Worker(task, adapter=MemoryAdapter(f"loop-{next(_names)}"))
     if watch is not None:
         watch(worker)
@@ -109,6 +122,8 @@ def working(task: type[flux.Task] | flux.Task, watch: Any = None) -> Iterator[Cy
     assert coordinator is not None
     [runtime], call, here = coordinator.runtimes, job.caller(job.handler), TopicPartition(TOPIC, 0)
     runtime.engine.assigned({here: None}, {here: 0}, time.time())
+    if runtime.engine.key_order is not None:
+        runtime.engine.key_order.take(Held(number) for number in range(outstanding))
 
     def cycle(records: list[Any]) -> None:
         with coordinator.lock:
@@ -130,6 +145,13 @@ def working(task: type[flux.Task] | flux.Task, watch: Any = None) -> Iterator[Cy
 
     yield cycle
     job.end()
+
+
+@contextmanager
+def ordering(outstanding: int) -> Iterator[Cycle]:
+    """`outstanding`: keys of the partition that are held while records of others are worked."""
+    with working(_task(retries=1, retry_order="key"), outstanding=outstanding) as cycle:
+        yield cycle
 
 
 @contextmanager
@@ -155,7 +177,7 @@ def tracing(share: float) -> Iterator[Cycle]:
 
 
 def _task(**settings: Any) -> flux.Task:
-    return flux.task(topic=TOPIC, group_id="loop", retries=0, **settings)(handle)
+    return flux.task(**{"topic": TOPIC, "group_id": "loop", "retries": 0, **settings})(handle)
 
 
 def _middleware(message: Any, call_next: Any) -> Any:
@@ -186,6 +208,9 @@ CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "`rate_limit_key`, of 50 names, never reached": lambda: working(_task(rate_limit=1e9, rate_limit_key=_name)),
     "`pause_when` by name, of 50": lambda: working(_task(pause_when=flux.FailureRate(0.5, by=_name))),
     "`max_crashes`": lambda: working(_task(max_crashes=3)),
+    "`retry_order`, nothing outstanding": lambda: ordering(0),
+    "`retry_order`, 10 keys outstanding": lambda: ordering(10),
+    "`retry_order`, 10,000 keys outstanding": lambda: ordering(10_000),
     "`timeout`": lambda: working(_task(timeout=60)),
     "`BatchTask`, 100 a call": lambda: working(Batched),
 }

@@ -13,7 +13,7 @@ import binascii
 import json
 import re
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import attrs
@@ -145,6 +145,11 @@ class KeyOrder:
         if head.dead:
             return None
         return 0 if head.follows else head.due
+
+    @property
+    def names(self) -> Container[KeyName]:
+        """The keys of outstanding records."""
+        return self._offsets
 
     def holds(self, partition: int) -> bool:
         """Whether anything of a partition of the main topic is outstanding."""

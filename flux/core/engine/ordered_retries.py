@@ -32,8 +32,7 @@ SOON_MS = 5_000
 
 
 class OrderedRetries:
-    """Of one stage. `close`: the record of an entry is done in this stage. `hold_alone`: puts back a record that is to
-    be called alone."""
+    """Of one stage. `close`: an entry's record is done in this stage; `hold_alone`: puts one back to call it alone."""
 
     __slots__ = (
         "_active", "_ahead", "_close", "_common", "_hold_alone", "_key_queues", "_late", "_main",
@@ -76,10 +75,11 @@ class OrderedRetries:
                     self._key_queues.add(entry)
             return None
         partition, key_queues = assignment.partition.partition, self._key_queues
-        kept: list[int] = []
+        held, busy, kept = self._view.names, {*self.moves.names(), *self.parked}, list[int]()
         for index, record in enumerate(piece.records):
             key = record.key()
-            if key is None or self._may_call((partition, key), (partition, record.offset())):
+            free = key is None or ((name := (partition, key)) not in held and name not in busy)
+            if free or self._may_call(name, (partition, record.offset())):
                 kept.append(index)
                 continue
             entry = piece.entry(assignment, index, piece.message(index))

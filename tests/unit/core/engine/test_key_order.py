@@ -42,6 +42,7 @@ def test_the_first_record_of_a_key_is_the_outstanding_one_with_the_lowest_offset
     view.take([set_(0, 0, 7), set_(1, 0, 3), set_(2, 1, 1), set_(3, 0, 5, b"other")])
     assert (view.head((0, b"k")), view.head((1, b"k")), view.head((0, b"other"))) == (3, 1, 5)
     assert view.head((1, b"other")) is None
+    assert [(1, name) in view.names for name in (b"k", b"other")] == [True, False]
     assert len(view) == 4
     assert sorted((name, offset, count) for name, offset, _, count in view.heads()) == [
         ((0, b"k"), 3, 2),
