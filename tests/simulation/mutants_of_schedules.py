@@ -36,7 +36,7 @@ def a_tick_is_called_whether_the_next_one_is_stored_or_not() -> Mutation:
     return Ticks, "wait_for_next", lambda self, named, message, tick: self._write(named.name, tick, message)
 
 
-@mutant("crash", features=_SCHEDULED)
+@mutant("crash", features=_SCHEDULED, first=3)
 def the_next_tick_is_written_after_the_call() -> Mutation:
     def of_wanted(handler: Any, ticks: Any) -> Any:
         def call(message: Any) -> Any:
@@ -62,7 +62,7 @@ def each_record_of_a_tick_is_called() -> Mutation:
     return NamedWork, "precludes", lambda self, later: self.tick > later.tick
 
 
-@mutant(features=_SCHEDULED)
+@mutant(features=_SCHEDULED, first=2)
 def each_missed_tick_is_called() -> Mutation:
     def write_next(self: Ticks, named: NamedWork) -> Step:
         step, work = found(self, named), self._work.get(named.name)
