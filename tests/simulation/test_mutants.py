@@ -9,6 +9,8 @@ import simulation.mutants_of_holding
 import simulation.mutants_of_limits
 import simulation.mutants_of_order
 import simulation.mutants_of_order_in_transactions
+import simulation.mutants_of_outages
+import simulation.mutants_of_partitions
 import simulation.mutants_of_schedules
 import simulation.mutants_of_transactions  # noqa: F401
 from flux.producing.scope import CURRENT
