@@ -77,7 +77,10 @@ class CommandOutcome:
         found += [f"{each.report.name}: runs without --control" for each in self.addressees.deaf]
         if self.addressees.unknown:
             members = many(self.addressees.unknown, "member")
-            found.append(f"{members} of the group without reports: start them with --control")
+            found.append(
+                f"{members} of the group without reports: start them with --control; a killed one counts until its"
+                " session times out"
+            )
         if not (self.addressees.obeying or self.answers or found):
             found.append(
                 "no worker takes commands now; it holds for those that start with --control"

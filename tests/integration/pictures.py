@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 
 from flux.cli.demo_app import endless
 from flux.web.app import WebServer, address_of, listening
@@ -52,6 +52,9 @@ def take(url: str, directory: Path) -> None:
         with window(browser, url, troubles, color_scheme="light") as page:
             page.goto("/tasks/Billing")
             picture(page, directory / "web-task.png")
+            commands = page.locator("#commands")
+            commands.locator("summary").click()
+            picture(commands, directory / "web-commands.png")
             page.set_viewport_size({"width": 1280, "height": 620})
             page.goto("/tasks/Billing/dead-letters")
             picture(page, directory / "web-dead-letters.png")
@@ -63,8 +66,8 @@ def take(url: str, directory: Path) -> None:
     assert troubles == [], troubles
 
 
-def picture(page: Page, path: Path) -> None:
-    page.screenshot(path=path)
+def picture(of: Page | Locator, path: Path) -> None:
+    of.screenshot(path=path)
     assert path.stat().st_size <= MOST_BYTES, path
 
 

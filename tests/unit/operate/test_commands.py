@@ -72,7 +72,8 @@ def test_those_that_did_not_answer_are_named() -> None:
     assert outcome.problems == [
         "host-1 pid 1: no answer in time; its last report is 2 seconds old",
         "host-1 pid 2: runs without --control",
-        "2 members of the group without reports: start them with --control",
+        "2 members of the group without reports: start them with --control; a killed one counts until its session times"
+        " out",
     ]
 
 
