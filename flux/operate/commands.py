@@ -191,7 +191,9 @@ def give(
     and ConfigurationError without a right: then the command is not given, or the error says that it may be."""
     topic = commands_topic()
     answers = answers_topic(topic)
-    require_topics(admin, topic, command.topic, system)
+    rights = f"WRITE on topic {topic}, READ and DESCRIBE on topic {answers}"
+    with explaining_denied(f"to give commands, allow this login {rights}"):
+        require_topics(admin, topic, command.topic, system)
     with explaining_denied(f"to read the answers, allow this login READ and DESCRIBE on topic {answers}"):
         starts = {TopicPartition(answers, number): span.end for number, span in spans_of(admin, answers).items()}
     _write(adapter, topic, command, system)

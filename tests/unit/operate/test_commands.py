@@ -207,6 +207,20 @@ def test_without_the_right_to_give_commands_the_error_names_the_right_and_the_to
         cluster.give(Addressees({}))
 
 
+def test_without_a_right_on_any_of_the_topics_the_error_names_all_that_are_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster()
+
+    def topics(*_: object) -> Any:
+        raise BrokerError("not authorized", Fault.DENIED)
+
+    monkeypatch.setattr(cluster.admin, "topics", topics)
+    rights = r"WRITE on topic flux-commands, READ and DESCRIBE on topic flux-commands-answers$"
+    with pytest.raises(ConfigurationError, match=rights):
+        cluster.give(Addressees({}))
+
+
 def test_workers_are_found_by_their_reports_and_the_members_of_the_groups() -> None:
     cluster = Cluster()
     kit = cluster.kit.kit
