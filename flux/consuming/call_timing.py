@@ -24,9 +24,10 @@ from flux.system.return_values import own_failure, own_failures
 
 clock = time.perf_counter
 SLOW_NAME = 0.002
-"""Mean seconds for a name from which on the function is said to be slow."""
+"""Seconds for a name from which on the function is slow."""
 _NAMES = 100
-"""Names that make a mean: one alone may have waited for a thread."""
+"""Names that are looked at together. If nearly all of them were slow, so is the function: some wait for a thread."""
+_MOST_SLOW = 90
 
 
 class Meter:
@@ -132,7 +133,7 @@ def _first(message: Any) -> Message:
 class TimedNames:
     """A function that gives names for a limit, timed: while it runs, no call of the task can start. `log`: says so."""
 
-    __slots__ = ("_count", "_log", "_name_of", "_seconds", "_setting")
+    __slots__ = ("_count", "_log", "_name_of", "_seconds", "_setting", "_slow")
 
     def __init__(self, limit: NameLimit, log: Callable[[LogEvent], None]) -> None:
         self._name_of = limit.name_of
@@ -140,20 +141,23 @@ class TimedNames:
         self._log = log
         self._count = 0
         self._seconds = 0.0
+        self._slow = 0
 
     def __call__(self, message: Message) -> str | bytes | None:
         began = clock()
         try:
             return self._name_of(message)
         finally:
+            took = clock() - began
             self._count += 1
-            self._seconds += clock() - began
+            self._seconds += took
+            self._slow += took > SLOW_NAME
             if self._count == _NAMES:
                 self._report(self._seconds / _NAMES)
-                self._count, self._seconds = 0, 0.0
+                self._count, self._seconds, self._slow = 0, 0.0, 0
 
     def _report(self, mean: float) -> None:
-        if mean > SLOW_NAME:
+        if self._slow >= _MOST_SLOW:
             took = f"{self._setting} took {mean * 1000:.1f} ms a record for the last {_NAMES}"
             text = f"{took}, in which no other call could start: let it read a header or the key alone"
             self._log(LogEvent(Level.WARNING, text, kind=("slow names", self._setting)))

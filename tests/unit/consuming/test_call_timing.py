@@ -15,24 +15,25 @@ from unit.support.engine_support import message, record
 
 
 class Clock:
-    """Each name takes `seconds`."""
+    """Each name takes `seconds`, or each so many."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, every: int) -> None:
         self.seconds = seconds
+        self.every = every
         self.now = 0.0
 
     def __call__(self) -> float:
         return self.now
 
     def name_of(self, message: Message) -> str | None:
-        self.now += self.seconds
+        self.now += self.seconds if message.offset % self.every == 0 else 0.0
         if message.offset % 2:
             raise LookupError
         return "acme"
 
 
-def logged(monkeypatch: pytest.MonkeyPatch, seconds: float, names: int) -> list[LogEvent]:
-    clock, events = Clock(seconds), list[LogEvent]()
+def logged(monkeypatch: pytest.MonkeyPatch, seconds: float, names: int, every: int = 1) -> list[LogEvent]:
+    clock, events = Clock(seconds, every), list[LogEvent]()
     monkeypatch.setattr(call_timing, "clock", clock)
     limit = RateByName(1.0, clock.name_of)
     time_names([limit], events.append)
@@ -52,8 +53,9 @@ def test_a_slow_function_is_named_with_how_long_it_took(monkeypatch: pytest.Monk
     assert len({event.kind for event in events}) == 1
 
 
-def test_a_quick_function_is_not_named_nor_one_that_was_slow_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_function_is_not_named_nor_one_that_waits_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logged(monkeypatch, SLOW_NAME / 2, 250) == []
+    assert logged(monkeypatch, 0.05, 250, every=2) == []
     assert logged(monkeypatch, 30.0, 99) == []
 
 
