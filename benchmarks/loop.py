@@ -207,7 +207,7 @@ CONTESTANTS: Mapping[str, Callable[[], Any]] = {
     "`concurrency_key`, of 50 names": lambda: working(_task(concurrency_key=_name, concurrency_per_key=10)),
     "`rate_limit_key`, of 50 names, never reached": lambda: working(_task(rate_limit=1e9, rate_limit_key=_name)),
     "`pause_when` by name, of 50": lambda: working(_task(pause_when=flux.FailureRate(0.5, by=_name))),
-    "`max_crashes`": lambda: working(_task(max_crashes=3)),
+    "`max_crashes = None`": lambda: working(_task(max_crashes=None)),
     "`retry_order`, nothing outstanding": lambda: ordering(0),
     "`retry_order`, 10 keys outstanding": lambda: ordering(10),
     "`retry_order`, 10,000 keys outstanding": lambda: ordering(10_000),
