@@ -69,7 +69,7 @@ class World:
         self.broker_process = Process("", self.machine)
         self.cluster = MemoryCluster("simulation", System(self.broker_process, broker=True), 1, True)
         self.broker = Broker(self.cluster)
-        self.truth = truth_of(scenario)(scenario, self.machine, self.cluster)
+        self.truth = self._truth()
         cluster = self.cluster
         transactions = Coordinator(cluster.system, cluster._store_offset, cluster._transaction_ended)
         cluster.transactions = transactions
@@ -114,6 +114,9 @@ class World:
         self._enter(self.app)
         self.events = Events(self)
         self.operator = Operator(self)
+
+    def _truth(self) -> Truth:
+        return truth_of(self.scenario)(self.scenario, self.machine, self.cluster)
 
     def chance(self, probability: float) -> bool:
         return probability > 0 and self.faulty and self.random.random() < probability
