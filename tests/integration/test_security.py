@@ -34,6 +34,8 @@ import flux
 from flux import config
 from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
+from flux.core.control.commands import Action
+from flux.operate.commands import command_of, find_addressees, give
 from integration.own import Own, own_broker
 
 pytestmark = pytest.mark.timeout(240)  # the first test of this module starts a broker, and may fetch it
@@ -500,3 +502,60 @@ def test_no_secret_is_in_the_headers_of_a_dead_letter(secured: Secured, client: 
     assert "DeliveryError" in text
     assert "cannot" in text
     assert not secrets_of(text)
+
+
+# -- commands to workers
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_who_lacks_a_right_on_commands_gets_one_line_that_names_it(
+    secured: Secured, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = secured.own.name()
+    commands, answers, reports = f"{name}-commands", f"{name}-commands-answers", f"{name}-reports"
+    monkeypatch.setenv("FLUX_COMMANDS_TOPIC", commands)
+    secured.topics(name, "g", 0)
+    secured.own.make(commands, answers, reports)
+    secured.grant("topic", name, "READ", "DESCRIBE")
+    secured.grant("topic", f"{name}-g-dlq", "WRITE", "DESCRIBE")
+    secured.grant("topic", reports, "READ", "WRITE")
+    secured.grant("group", "g", "READ")
+    adapter = secured.adapter(client, "guest")
+    task = flux.task(topic=name, group_id="g", retries=0)(lambda message: None)
+    policy, admin = task.policy(), adapter.admin()
+
+    def pause() -> str:
+        try:
+            found = find_addressees(adapter, admin, policy, reports, None)
+            outcome = give(adapter, admin, command_of(policy, Action.PAUSE, "guest"), found, wait=5.0)
+        except flux.FluxError as error:
+            return str(error)
+        return "; ".join(outcome.problems)
+
+    try:
+        needs = f"allow this login WRITE on topic {commands}, READ and DESCRIBE on topic {answers}"
+        wait_for(lambda: pause().endswith(needs), "the line that names both")
+        secured.grant("topic", answers, "READ")
+        secured.grant("topic", commands, "READ")
+        wait_for(lambda: pause().endswith(f"allow this login WRITE on topic {commands}"), "the line that names WRITE")
+        secured.grant("topic", commands, "WRITE")
+        wait_for(lambda: pause() == "no worker takes commands now; it holds for those that start with --control", "it")
+        with running(task, adapter, control=True, report=reports) as worker:
+            wait_for(lambda: worker.ready, "the start")
+        secured.revoke_all()
+        secured.grant("topic", name, "READ", "DESCRIBE")
+        secured.grant("topic", f"{name}-g-dlq", "WRITE", "DESCRIBE")
+        secured.grant("group", "g", "READ")
+
+        def start() -> str:
+            worker = flux.Worker(task, adapter=adapter, control=True, report=reports, exit_when_idle=0.1)
+            try:
+                return str(worker.run())
+            except flux.FluxError as error:
+                return str(error)
+
+        line = f"to take commands, this login needs READ and DESCRIBE on topic {commands}"
+        wait_for(lambda: start().endswith(line), "the line of the worker")
+    finally:
+        admin.close()
+        secured.revoke_all()
