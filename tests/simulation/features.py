@@ -28,7 +28,10 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     """`focus`: the kinds of events that happen; none given: some, or all. `wanted`: the features; None: none, some or
     many."""
     if HOLDING in (wanted or ()):
-        return draw_holding(seed, focus)
+        scenario = draw_holding(seed, focus)
+        if EXACTLY_ONCE not in (wanted or ()):
+            return scenario
+        return _exactly_once(scenario, random.Random(f"{seed}/holding, exactly-once"), True)
     if ORDERED in (wanted or ()):
         return _ordered(draw_ordered(seed, focus), random.Random(f"{seed}/ordered, crashes"), wanted or ())
     if LIMITED in (wanted or ()):

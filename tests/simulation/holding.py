@@ -69,6 +69,8 @@ def draw_holding(seed: int, focus: Sequence[str] = ()) -> Scenario:
 
 
 class HoldingTruth(OrderedTruth):
+    once = False
+
     def __init__(self, scenario: Scenario, machine: Any, cluster: Any) -> None:
         super().__init__(scenario, machine, cluster)
         self.operators: set[Process] = set()

@@ -117,6 +117,9 @@ class OrderedForwards(Forwards):
 
 
 class OrderedTruth(Truth):
+    once = True
+    """Whether a record has outputs or a dead letter once, with `exactly_once`: nobody replays any."""
+
     def __init__(self, scenario: Scenario, machine: Any, cluster: Any) -> None:
         super().__init__(scenario, machine, cluster)
         self.forwards = OrderedForwards(self)

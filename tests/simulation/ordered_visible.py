@@ -44,11 +44,12 @@ class OrderedVisible(Visible):
         dead = set(truth.dead)
         copy = truth.visible_copy(record)
         copy.acked = True
-        if copy.stage == DEAD and truth.origin(copy) in dead:
+        if truth.once and copy.stage == DEAD and truth.origin(copy) in dead:
             raise truth.broken(f"{copy} is the second dead letter of its record")
 
     def _effect(self, call: Call, offsets: Mapping[tuple[str, TopicPartition], CommittedOffset]) -> None:
-        other = self._calls.setdefault(self._truth.origin(call.copy), call)
-        if other is not call:
-            raise self._truth.broken(f"outputs of {other} and of {call}, of one record, are visible")
+        truth = self._truth
+        other = self._calls.setdefault(truth.origin(call.copy), call)
+        if other is not call and truth.once:
+            raise truth.broken(f"outputs of {other} and of {call}, of one record, are visible")
         super()._effect(call, offsets)

@@ -43,6 +43,7 @@ def test_nothing_is_lost_repeated_or_out_of_order_whatever_goes_wrong() -> None:
         ((ORDERED, KILLS), ORDERED_SEEDS // 2),
         ((ORDERED, EXACTLY_ONCE), ORDERED_SEEDS // 2),
         ((HOLDING,), HOLDING_SEEDS),
+        ((HOLDING, EXACTLY_ONCE), HOLDING_SEEDS // 2),
     ],
 )
 def test_the_order_of_a_key_is_kept_through_retries_whatever_goes_wrong(wanted: tuple[str, ...], seeds: int) -> None:
