@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flux.cli.held_keys_output import held_key_line, held_keys_object
 from flux.cli.output import cell, table
 from flux.cli.pause_output import pause_lines, pause_objects, pause_parts
 from flux.cli.schedule_output import schedule_lines, schedule_object, schedules_table
@@ -42,6 +43,9 @@ def parts(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         shown += [Text(""), schedules_table(found)]
     shown += pause_parts(found)
     shown += [Text(""), _limited(limited)] if (limited := found.limited()) else []
+    if found.held_keys is not None and found.held_keys.keys:
+        held = (held_key_line(each, found.now_ms) for each in found.held_keys.first)
+        shown += [Text(""), *(Text(one_line(f"held key {line}")) for line in held)]
     if found.held_back:
         shown += [Text(""), *(Text(one_line(held_line(found, each)), style="yellow") for each in found.held_back)]
     if found.crashes:
@@ -106,6 +110,8 @@ def lines(found: TaskStatus, blockers: Sequence[Blocker], before: TaskStatus | N
         yield one_line(f"{at} held back: {waits.records:,} of {waits.name}, by {waits.setting}")
     for held in found.held_back:
         yield one_line(f"{at} held back: {held_line(found, held)}")
+    for key in found.held_keys.first if found.held_keys is not None else ():
+        yield one_line(f"{at} held key: {held_key_line(key, found.now_ms)}")
     for crashed in _crashes(found):
         yield one_line(f"{at} crashed: {crashed.at}: {crashed.text}")
     for blocker in blockers[:_MAX_BLOCKERS]:
@@ -227,6 +233,7 @@ def as_object(name: str, found: TaskStatus, blockers: Sequence[Blocker], before:
         "dead_letters_rejected": found.rejected,
         "dead_rate": found.dead_rate(before),
         "held_back": [_held_object(found, each) for each in found.held_back],
+        "held_keys": None if found.held_keys is None else held_keys_object(found.held_keys),
         "schedules": [schedule_object(each) for each in found.schedules],
         "crashes": [{**each.at._asdict(), **each.mark._asdict()} for each in found.crashes],
         **pause_objects(found),

@@ -9,6 +9,7 @@ import attrs
 from flux.consuming.open_transactions import HeldBack
 from flux.core.monitoring.report import Limited
 from flux.core.stage import Role, Stage
+from flux.operate.held_keys import HeldKeys
 from flux.operate.status.blockers import StuckSince, blockers_of, update_stuck
 from flux.operate.status.progress import PartitionCrashes
 from flux.operate.status.reports import ReceivedReport
@@ -96,6 +97,7 @@ class Sample:
     crashes: Sequence[PartitionCrashes]
     schedules: Sequence[ScheduleStatus] = ()
     rates_set: Sequence[TaskRate] = ()
+    held_keys: HeldKeys | None = None
 
     @property
     def now_ms(self) -> int:
@@ -170,6 +172,7 @@ def sample(found: TaskStatus, before: TaskStatus | None, stuck_since: StuckSince
         found.crashes,
         found.schedules,
         rates_of(found),
+        found.held_keys,
     ), stuck_since
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flux.operate.dlq.dead_letters import DeadLetter
+
+    Behind = Callable[[DeadLetter], int | None]
 
 
 _PAGE = 200  # rows of one table: all rows would not fit into memory
@@ -49,7 +51,7 @@ def command(
     Those that are replayed or rejected are listed too: the topic keeps them.
     """
     with open_dead_letters(sources, task) as dead:
-        states = dead.states()
+        states, behind = dead.states(), dead.behind()
         if state is not None and states.unknown:
             raise click.ClickException("--state needs DESCRIBE on the group of replays, which this login does not have")
         found = dead.matching(filter_from(choice), not sys.stdout.isatty())
@@ -57,9 +59,10 @@ def command(
         listed = dead_letters if limit == 0 else islice(dead_letters, limit)
         if as_json:
             for dead_letter in listed:
-                click.echo(json.dumps({**row_object(dead_letter), "state": states(dead_letter) or None}))
+                held = {"behind": behind(dead_letter)} if dead.policy.on_dead == "hold" else {}
+                click.echo(json.dumps({**row_object(dead_letter), "state": states(dead_letter) or None, **held}))
             return
-        count = _print(listed, states)
+        count = _print(listed, states, behind)
         if not count:
             filtered = any(choice.values()) or state is not None
             click.echo(f"no dead letters in {dead.stage.topic}" + (" match" if filtered else ""))
@@ -67,7 +70,7 @@ def command(
             click.echo(f"\nonly the first {limit:,} are shown: use --limit or --since", err=True)
 
 
-def _print(dead_letters: Iterable[DeadLetter], states: StateLookup) -> int:
+def _print(dead_letters: Iterable[DeadLetter], states: StateLookup, behind: Behind) -> int:
     """Page by page; the columns are as wide as on the first."""
     from rich.cells import cell_len
 
@@ -76,7 +79,7 @@ def _print(dead_letters: Iterable[DeadLetter], states: StateLookup) -> int:
     count, out = 0, console()
     widths = [cell_len(name) for name in _COLUMNS]
     for page in _pages(dead_letters):
-        rows = [[cell(part).plain for part in _row(dead_letter, states)] for dead_letter in page]
+        rows = [[cell(part).plain for part in _row(dead_letter, states, behind)] for dead_letter in page]
         if not count:
             widths = [max(width, *(cell_len(row[i]) for row in rows)) for i, width in enumerate(widths)]
         if out.is_terminal:
@@ -122,12 +125,13 @@ def _pages(dead_letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
         yield page
 
 
-def _row(dead_letter: DeadLetter, states: StateLookup) -> tuple[object, ...]:
+def _row(dead_letter: DeadLetter, states: StateLookup, behind: Behind) -> tuple[object, ...]:
     from flux.operate.formatting import key_of, moment, short
 
+    held = behind(dead_letter)
     return (
         dead_letter.place,
-        states(dead_letter),
+        states(dead_letter) + ("" if held is None else f", {held:,} behind"),
         short(key_of(dead_letter.message.key), 60),
         dead_letter.reason,
         short(dead_letter.error),

@@ -186,6 +186,13 @@ class DeadLetterTopic:
 
         return StateLookup(read_progress(self.admin, self.policy))
 
+    def behind(self) -> Callable[[DeadLetter], int | None]:
+        """How many records of its key wait behind a dead letter; None: it holds no key. Raises BrokerError."""
+        from flux.operate.held_keys import behind_dead_letters
+
+        find = behind_dead_letters(self.adapter, self.admin, self.policy)
+        return lambda dead_letter: find(dead_letter.message)
+
     @contextmanager
     def audited(
         self, action: str, by: str | None, details: dict[str, str], places: Sequence[str] = ()

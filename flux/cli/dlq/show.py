@@ -34,14 +34,15 @@ def command(sources: tuple[str, ...], as_json: bool, arguments: tuple[str | None
     with open_dead_letters(sources, task) as dead:
         dead_letter = dead.one(partition, offset)
         state = "" if as_json else dead.states()(dead_letter)
-    click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter, state))))
+        behind = None if as_json else dead.behind()(dead_letter)
+    click.echo(to_line(dead_letter.message) if as_json else escape("\n".join(_lines(dead_letter, state, behind))))
 
 
-def _lines(dead_letter: DeadLetter, state: str) -> Iterator[str]:
+def _lines(dead_letter: DeadLetter, state: str, behind: int | None) -> Iterator[str]:
     from flux.core.flux_headers import PREFIX
     from flux.core.text import one_line
     from flux.operate.dlq.causes import cause_of
-    from flux.operate.formatting import key_of, moment, pretty, text_of
+    from flux.operate.formatting import key_of, many, moment, pretty, text_of
 
     message, parsed = dead_letter.message, dead_letter.message.flux_headers
     known = {
@@ -53,6 +54,7 @@ def _lines(dead_letter: DeadLetter, state: str) -> Iterator[str]:
         "last failed": moment(dead_letter.failed_at),
         "dead since": moment(dead_letter.written_at),
         "state": state,
+        "holds key": "" if behind is None else f"{many(behind, 'record')} behind it",
         "attempts": str(dead_letter.attempts),
         "replays": str(dead_letter.replays) if dead_letter.replays else "",
         "reason": dead_letter.reason,

@@ -8,7 +8,7 @@ from functools import partial
 from flux.consuming.topic_setup import REQUEST_TIMEOUT, Spreading, create_topics, plan_topics
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort
-from flux.operate.doctor import cluster, commands, schedules, topics
+from flux.operate.doctor import cluster, commands, keys, schedules, topics
 from flux.operate.doctor.facts import Facts, Finding
 from flux.system import SYSTEM
 
@@ -31,6 +31,8 @@ CHECKS: Mapping[str, Check] = {
     "permissions": cluster.permissions,
     "transactions": cluster.transactions,
     "commands": commands.commands,
+    "keys": keys.keys,
+    "held keys": keys.held,
     "members": cluster.members,
     "schedules": schedules.overdue,
     "clock": cluster.clock,

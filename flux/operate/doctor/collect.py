@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from flux.core.stage import Role, Stage, Stages
 from flux.operate.audit import TOPIC_CONFIG as AUDIT_CONFIG
 from flux.operate.audit import audit_topic
 from flux.operate.doctor.facts import OLD, ClockDifference, CommandTopic, Facts, TopicFacts, Unknown
+from flux.operate.held_keys import HeldKeys, held_keys
 from flux.operate.status.blockers import LargeRecord, large_records_in
 from flux.operate.status.schedules import ScheduleStatus, schedules_of, waiting_ticks
 from flux.operate.status.status import read_status
@@ -73,6 +74,7 @@ def collect_facts(
     held_back = collector.held_back(topics, "" if adapter is None else adapter.cluster)
     log = collector.transaction_log() if policy.exactly_once else None
     ticks = () if adapter is None else collector.schedules(adapter, schedules)
+    keys_topic, held = collector.keys_topic(), None if adapter is None else collector.held_keys(adapter)
     return attrs.evolve(
         facts,
         large=large,
@@ -84,6 +86,8 @@ def collect_facts(
         task=task,
         brokers_at=_brokers_at(adapter),
         schedules=ticks,
+        keys_topic=keys_topic,
+        held_keys=held,
         at=system.now(),
     )
 
@@ -135,7 +139,21 @@ class _Collector:
         commands = commands_topic()
         answers, audit = answers_topic(commands), audit_topic()
         wanted = {commands: COMMANDS_CONFIG, answers: ANSWERS_CONFIG, audit: AUDIT_CONFIG}
-        needs = {commands: ("READ", "DESCRIBE"), answers: ("WRITE",)}
+        return self._of_one_partition(wanted, {commands: ("READ", "DESCRIBE"), answers: ("WRITE",)})
+
+    def keys_topic(self) -> CommandTopic | None:
+        topic = self.policy.stages.keys_topic
+        if self.policy.retry_order is None:
+            return None
+        return self._of_one_partition({topic: {"cleanup.policy": "compact"}}, {topic: ("READ", "WRITE")})[0]
+
+    def held_keys(self, adapter: Cluster) -> HeldKeys | None:
+        question = partial(held_keys, adapter, self.admin, self.policy, self.system)
+        return self._query("held keys", question, None)
+
+    def _of_one_partition(
+        self, wanted: Mapping[str, Mapping[str, str]], needs: Mapping[str, tuple[str, ...]]
+    ) -> list[CommandTopic]:
         infos, hidden = self._infos([*wanted])
         known = [name for name in wanted if infos.get(name) is not None]
         rights = self._query("permissions", partial(self.admin.permissions, known, (), REQUEST_TIMEOUT), None)

@@ -11,6 +11,7 @@ from flux.consuming.topic_setup import DEFAULT_MESSAGE_BYTES
 from flux.core.policy import Policy
 from flux.core.ports import GroupProtocol, Permissions, TopicInfo
 from flux.core.stage import Stage, Stages
+from flux.operate.held_keys import HeldKeys
 from flux.operate.status.blockers import LargeRecord
 from flux.operate.status.schedules import ScheduleStatus
 
@@ -73,9 +74,9 @@ class Unknown:
 
 @attrs.frozen
 class CommandTopic:
-    """One of commands, their answers or the audit. `info`: None where it does not exist, or is forbidden (`hidden`).
-    `wanted`: its settings as flux creates it; `config`: those it has, None where it is forbidden. `needs`: operations
-    of a worker; `allowed`: those of this login, None: not known."""
+    """One of commands, their answers, the audit or held keys. `info`: None where it does not exist, or is forbidden
+    (`hidden`). `wanted`: its settings as flux creates it; `config`: those it has, None where it is forbidden. `needs`:
+    operations of a worker; `allowed`: those of this login, None: not known."""
 
     name: str
     wanted: Mapping[str, str]
@@ -119,7 +120,10 @@ class Facts:
     """The brokers' addresses."""
     schedules: tuple[ScheduleStatus, ...] = ()
     at: float = 0.0
-    """When the schedules were read, in seconds since the epoch."""
+    """When the schedules and the held keys were read, in seconds since the epoch."""
+    keys_topic: CommandTopic | None = None
+    """With `retry_order`."""
+    held_keys: HeldKeys | None = None
 
     def flux(self, command: str) -> str:
         """A command line that can be pasted."""

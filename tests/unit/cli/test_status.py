@@ -30,6 +30,7 @@ from flux.core.monitoring.report import TOPIC, Call, Limited, Paused, Report, St
 from flux.core.ports import CommittedOffset, ProducerRecord, ProducerSettings, TopicPartition, Watermarks
 from flux.core.stage import Role, Stage
 from flux.core.text import one_line
+from flux.operate.held_keys import HeldKey, HeldKeys
 from flux.operate.status.records import Counted
 from flux.operate.status.reports import ReceivedReport
 from flux.operate.status.schedules import ScheduleStatus
@@ -233,6 +234,21 @@ def test_a_line_shows_what_limits_hold_back() -> None:
     stage = Stage(0, "orders", "billing", Role.MAIN)
     *_, line = lines(TaskStatus(0.0, [StageStatus(stage, True)], None, [received]), [], None)
     assert line == f"00:00:00Z held back: 1,800 of {one_line(EVIL)}, by rate_limit_key"
+
+
+def test_held_keys_are_shown_with_what_holds_them() -> None:
+    stage = Stage(0, "orders", "billing", Role.MAIN)
+    first = [HeldKey(b"ada", 3, 1207, 3, 100_000, True, 14), HeldKey(EVIL.encode(), 0, 7, 2, 220_000, False, 0)]
+    held = HeldKeys(2, 1, 16, first)
+    found = TaskStatus(160.0, [StageStatus(stage, True)], None, None, held_keys=held)
+    by_dead = "ada by 3:1207, a dead letter for 1.0 minute: replay or reject it; 14 records behind it"
+    waiting = f"{one_line(EVIL)} by 0:7, in stage 2, due in 1.0 minute; 0 records behind it"
+    assert list(lines(found, [], None))[-2:] == [f"00:02:40Z held key: {each}" for each in (by_dead, waiting)]
+    shown = [part.plain for part in parts(found, [], None) if isinstance(part, Text)]
+    assert [f"held key {each}" for each in (by_dead, waiting)] == [each for each in shown if "held key " in each]
+    described = as_object("Billing", found, [], None)["held_keys"]
+    assert (described["keys"], described["first"][0]["key"], described["first"][0]["behind"]) == (2, "ada", 14)
+    assert as_object("Billing", attrs.evolve(found, held_keys=None), [], None)["held_keys"] is None
 
 
 def test_a_line_shows_a_pause() -> None:

@@ -14,6 +14,7 @@ from flux.core.errors import BrokerError, Fault
 from flux.core.monitoring.report import Call, Limited, Paused, RateSet
 from flux.core.ports import CommittedOffset, ProducerRecord, TopicPartition, TransactionSettings
 from flux.core.schedules import Schedule, interval
+from flux.operate.held_keys import HeldKey, HeldKeys
 from flux.web import redaction
 from flux.web.dead_letters import PAGE
 from flux.web.redaction import RecordPart
@@ -32,6 +33,20 @@ def main_records(web: Web, count: int) -> None:
 
 
 # -- overview and task
+
+
+def test_the_task_page_shows_which_keys_are_held_and_by_what(web: Web) -> None:
+    web.take_sample()
+    [watch] = web.context.watches.values()
+    assert watch.sample is not None
+    now = watch.sample.now_ms
+    first = [HeldKey(b"ada", 0, 17, 3, now - 60_000, True, 14), HeldKey(b"bob", 1, 2, 2, now + 60_000, False, 3)]
+    watch.sample = attrs.evolve(watch.sample, held_keys=HeldKeys(3, 1, 20, first))
+    page = web.get("/tasks/Billing")
+    assert "ada 0:17 the dead letters: replay or reject it for 1.0 minute 14" in text_of(page)
+    assert "bob 1:2 stage 2 due in 1.0 minute 3" in text_of(page)
+    assert "2 of 3: those that wait for dead letters first" in text_of(page)
+    assert 'href="/tasks/Billing/trace?origin=0:17"' in page
 
 
 def test_before_the_first_sample_it_says_so(web: Web) -> None:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from flux.core.engine.key_order import OrderEntry, entry_name
 from flux.core.errors import BrokerError, Fault
 from flux.core.ports import ProducerRecord, TopicPartition
-from unit.cli.dlq.test_dlq import DEAD, MAIN, RETRY, Dlq
+from unit.cli.dlq.test_dlq import DEAD, MAIN, RETRY, TASK, Dlq
 from unit.support.cli_support import Flux, flux_cli, only_line
 from unit.support.operate_support import NOW_MS
 
@@ -60,6 +61,20 @@ def test_one_is_found_by_its_key_or_header_or_time(dlq: Dlq) -> None:
     ):
         rows = dlq("list", "--json", *args).stdout.splitlines()
         assert len(rows) == count, args
+
+
+def test_it_is_said_how_many_records_wait_behind_one_that_holds_its_key(flux_cli: Flux) -> None:
+    dlq = Dlq(flux_cli, TASK.replace("2\n", '2\n        retry_order, on_dead = "key", "hold"\n', 1))
+    dlq.bury({}, {})
+    dlq.broker.create_topic("orders-billing-keys", 1)
+    entries = [OrderEntry(b"c42", 3, 0, 3, True), OrderEntry(b"c42", 2, 0, 0)]
+    for offset, entry in zip((1000, 1007), entries, strict=True):
+        record = ProducerRecord(entry.value(), entry_name((0, offset)), (), 0)
+        dlq.producer.write("orders-billing-keys", [record], lambda error, record: None)
+    assert [json.loads(row)["behind"] for row in dlq("list", "--json").stdout.splitlines()] == [1, None]
+    assert "open, 1 behind" in dlq("list").stdout
+    assert "holds key     1 record behind it" in dlq("show", "0:0").stdout
+    assert "holds key" not in dlq("show", "0:1").stdout
 
 
 def test_a_place_that_does_not_exist_is_one_line(dlq: Dlq) -> None:
