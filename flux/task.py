@@ -82,10 +82,10 @@ class Task(Generic[V]):
     """Maximum age, from the record's timestamp in the main topic: an older record is not tried any more, nor one whose
     next wait would exceed it; it becomes a dead letter, reason `expired`."""
 
-    max_crashes: int | None = 4
-    """Processes in a row that may vanish (a segfault, the OOM killer) before the record that the last one was calling
-    is a dead letter, reason `crashed`; at least 3. None: any number. After the second one, those in doubt are called
-    alone in the process, so that only the one at fault is dead. With 4, two of them were calling nothing else."""
+    max_crashes: int | None = 3
+    """Processes in a row that may vanish (a segfault, the OOM killer) after a first one, before the record that they
+    were calling is a dead letter, reason `crashed`; at least 2. None: any number. After the second one, those in doubt
+    are called alone in the process, so that only the one at fault is dead."""
 
     concurrency: int = 10
     """Calls in flight per process, all stages together."""

@@ -213,7 +213,7 @@ def _kills(scenario: Scenario, rng: random.Random) -> Scenario:
     numbers |= {rng.choice(scenario.records).number}
     scenario = _records(scenario, change)
     events = tuple(event for event in scenario.events if event.kind not in VANISHING)
-    settings = {"max_crashes": rng.choice((3, 3, 4, 5)), "max_metadata": 4095}
+    settings = {"max_crashes": rng.choice((2, 2, 3, 4)), "max_metadata": 4095}
     return attrs.evolve(_with_settings(scenario, **settings), events=events, dead_too=False)
 
 

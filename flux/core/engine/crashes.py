@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from flux.core.engine.offset_tracker import OffsetTracker
 
 ALONE_AFTER = 2
-LEAST_CRASHES, MOST_CRASHES = 3, 100
-"""Limits of `max_crashes`: the first crash is noticed, the second one narrows, only the third one proves."""
+LEAST_CRASHES, MOST_CRASHES = 2, 100
+"""Limits of `max_crashes`. The first crash is noticed, and counts for no record; the next one narrows, and only the one
+after that proves."""
 SETTLED = 10.0
 """Seconds from the first call after which an owner has survived, if no call of that time goes on."""
 FIRST_WINDOW, LARGEST_WINDOW = 16, 128
@@ -84,7 +85,7 @@ class Crashes:
     def __init__(self, limit: int | None = None, found: Mark | None = None) -> None:
         found = None if limit is None else found
         self._limit = limit
-        self.crashes = 0 if found is None else min(found.crashes + (not found.rests), MOST_CRASHES)
+        self.crashes = 0 if found is None else min(found.crashes + (not found.rests), MOST_CRASHES + 1)
         """Processes in a row that vanished before this one."""
         self.named = None if found is None else found.alone
         """The offset of the record whose call was the only one when the last of them vanished."""
@@ -197,9 +198,9 @@ class Crashes:
         self.mark, self.unclear = self._at_rest, True
 
     def kills(self, offset: int) -> bool:
-        """Whether the record at `offset` was called alone in so many processes that vanished that it is dead. Its mark
-        stays, at rest, until its dead letter is written."""
-        return self._limit is not None and offset == self.named and self.crashes >= self._limit
+        """Whether so many processes vanished after the first one, the last of them in a call of the record at `offset`
+        alone, that it is dead. Its mark stays, at rest, until its dead letter is written."""
+        return self._limit is not None and offset == self.named and self.crashes > self._limit
 
     def called(self) -> None:
         """A record that was called alone has left the process alive."""

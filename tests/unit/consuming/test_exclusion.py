@@ -51,7 +51,7 @@ def _step(coordinator: Coordinator) -> None:
 
 def test_a_suspect_waits_for_the_calls_of_other_tasks_and_they_wait_for_it() -> None:
     exclusion = Exclusion()
-    suspecting, other = Driver(max_crashes=3, concurrency=1), Driver()
+    suspecting, other = Driver(max_crashes=2, concurrency=1), Driver()
     one, two = (
         Coordinator(driver.policy, [driver.engine], cast(Any, None), OperatingSystem(), exclusion=exclusion)
         for driver in (suspecting, other)

@@ -89,7 +89,7 @@ def test_where_nothing_was_done_nothing_is_waited_for(committed: int | None) -> 
 
 @pytest.mark.parametrize("exactly_once", [False, True])
 def test_a_mark_that_cannot_be_taken_away_is_not_waited_for(exactly_once: bool) -> None:
-    driver = Driver(max_crashes=3, exactly_once=exactly_once)
+    driver = Driver(max_crashes=2, exactly_once=exactly_once)
     driver.assign(5)
     driver.poll(5)
     assert driver.commit(0)[0].metadata

@@ -66,7 +66,7 @@ def test_a_stage_waits_as_its_number_says() -> None:
         ("ordering", ["keys", None, 1, []], "ordering"),
         ("start_from", ["newest", None], "start_from"),
         ("concurrency", [0, -1, 1.5, "3", True, None], "concurrency"),
-        ("max_crashes", [0, 2, 3.5, "3", True, 101], "max_crashes"),
+        ("max_crashes", [0, 1, 2.5, "3", True, 101], "max_crashes"),
         ("commit_threshold", [0, 0.5, None], "offset_commit_threshold"),
         ("max_waiting", [0, None], "max_waiting"),
         ("max_waiting_bytes", [0, "1 MB"], "max_waiting_bytes"),
@@ -107,7 +107,7 @@ def test_exactly_once_needs_room_in_the_metadata() -> None:
     ("name", "least", "most"),
     [
         ("concurrency", 1, 1_000_000),
-        ("max_crashes", 3, 100),
+        ("max_crashes", 2, 100),
         ("commit_threshold", 1, MOST),
         ("max_waiting", 1, MOST),
         ("max_waiting_bytes", 1, MOST),

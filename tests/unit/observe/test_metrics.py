@@ -246,7 +246,7 @@ def test_a_pause_by_somebody_is_one_too() -> None:
 
 def test_a_partition_whose_processes_vanished_is_counted() -> None:
     peer, watching = Peer(), Metrics(registry=None)
-    task = peer.task(lambda message: None, max_crashes=3)
+    task = peer.task(lambda message: None, max_crashes=2)
     vanished = CommittedOffset(0, OffsetTracker(0).metadata(Mark(1, None, 9)))
     peer.broker.set_committed_offset(task.group_id, TopicPartition(task.topic, 0), vanished)
     worker = flux.Worker(task, adapter=peer.adapter, system=peer.machine)

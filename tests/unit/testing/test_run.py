@@ -402,7 +402,7 @@ def test_a_record_that_ends_its_process_is_dead_after_three_and_all_others_are_d
         work(message)
 
     class Batched(flux.BatchTask):
-        topic, group_id, max_batch, max_wait, max_crashes = "orders", "g", 4, 0, 3
+        topic, group_id, max_batch, max_wait, max_crashes = "orders", "g", 4, 0, 2
 
         def call(self, messages: Any) -> None:
             work(*messages)
@@ -410,7 +410,7 @@ def test_a_record_that_ends_its_process_is_dead_after_three_and_all_others_are_d
     def work_one(message: flux.Message) -> None:
         work(message)
 
-    decorate = flux.task(topic="orders", group_id="g", max_crashes=3)
+    decorate = flux.task(topic="orders", group_id="g", max_crashes=2)
     task: Any = Batched if kind == "batch" else decorate(work_async) if kind == "async" else decorate(work_one)
     for number in range(20):
         flux_kit.produce("orders", str(number))

@@ -10,7 +10,7 @@ from flux.core.engine.offset_tracker import OffsetTracker
 MARKS = [
     Mark(0),
     Mark(2),
-    Mark(MOST_CRASHES, None, None, True),
+    Mark(MOST_CRASHES + 1, None, None, True),
     Mark(0, 70),
     Mark(2, 71, None, True),
     Mark(1, None, 71),
@@ -56,7 +56,7 @@ def test_the_successor_of_one_that_vanished_has_noted_something_already(found: M
         (Mark(1, None, 9), 2, False, True),
         (Mark(1, None, 9, True), 1, True, False),
         (Mark(2, 7, 9, True), 2, False, True),
-        (Mark(MOST_CRASHES, 7), MOST_CRASHES, False, True),
+        (Mark(MOST_CRASHES + 1, 7), MOST_CRASHES + 1, False, True),
     ],
 )
 def test_a_mark_that_is_found_is_one_more_crash_unless_it_rests(
@@ -205,10 +205,10 @@ def test_when_none_is_in_doubt_records_are_called_in_windows_and_the_owner_settl
     assert crashes.settles(0, 99.0, 5.0 + SETTLED)
 
 
-@pytest.mark.parametrize("limit", [3, 5])
+@pytest.mark.parametrize("limit", [2, 5])
 def test_only_the_record_that_was_named_is_dead_and_after_that_many_crashes(limit: int) -> None:
     found: Mark | None = None
-    for _ in range(limit):
+    for _ in range(1 + limit):
         crashes = Crashes(limit, found)
         assert not crashes.kills(7)
         crashes.begins(7, 1.0)

@@ -256,7 +256,7 @@ def test_a_stage_that_somebody_has_paused_starts_no_call_and_waits_for_no_time()
 
 
 def test_a_stage_whose_records_wait_for_a_commit_is_not_quiet_and_looks_often() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(0)
     driver.poll(0)
     assert driver.engine.awaits_commit()
@@ -268,7 +268,7 @@ def test_a_stage_whose_records_wait_for_a_commit_is_not_quiet_and_looks_often() 
 
 
 def test_a_full_stage_polls_while_its_calls_wait_for_a_commit() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(0)
     driver.poll(*range(FULL))
     procedure = procedures.cycle(driver.engine, lambda: driver.now)
@@ -283,7 +283,7 @@ def test_a_full_stage_polls_while_its_calls_wait_for_a_commit() -> None:
 
 
 def test_a_blocked_stage_wants_nothing_alone() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1))))
     driver.poll(1)
     assert driver.engine.wants_alone(driver.now)
@@ -305,7 +305,7 @@ def test_an_open_record_comes_with_its_forward() -> None:
 
 
 def test_a_stage_whose_rate_is_used_up_keeps_nobody_waiting_for_a_call_alone_but_during_one() -> None:
-    driver = Driver(max_crashes=3, rate_limit=0.1)
+    driver = Driver(max_crashes=2, rate_limit=0.1)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1, None, 9))))
     driver.poll(1, 2)
     driver.commit(0)

@@ -324,7 +324,7 @@ def test_a_turn_commits_or_ends_a_transaction(exactly_once: bool) -> None:
 
 
 def test_a_record_in_doubt_is_taken_alone() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1, None, 3))))
     driver.poll(1, 2)
     driver.commit(0)

@@ -11,7 +11,7 @@ from unit.support.order_support import KEYS, Keys, Ordered
 
 
 def careful(keys: Keys, stage: int = 0) -> Ordered:
-    driver = Ordered(stage, keys, max_crashes=3)
+    driver = Ordered(stage, keys, max_crashes=2)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(Mark(1, None, 9))))
     driver.read()
     return driver

@@ -523,7 +523,7 @@ def marked(mark: Mark | None, at: int = 5) -> CommittedOffset:
 
 @pytest.mark.parametrize(("mark", "crashes"), [(None, 0), (Mark(0), 1), (Mark(1), 2)])
 def test_a_partition_whose_owner_vanished_is_suspicious_while_it_is_owned(mark: Mark | None, crashes: int) -> None:
-    owned, shared = partitions(max_crashes=3)
+    owned, shared = partitions(max_crashes=2)
     owned.assigned({P0: marked(mark)}, {P0: 0}, T0)
     assert [each.crashes.crashes for each in owned.suspicious] == ([crashes] if crashes else [])
     assert shared.commits.deadline(T0) == (T0 if crashes else None)
@@ -532,14 +532,14 @@ def test_a_partition_whose_owner_vanished_is_suspicious_while_it_is_owned(mark: 
 
 
 def test_without_metadata_a_mark_means_nothing() -> None:
-    owned, _ = partitions(max_crashes=3, max_metadata=0)
+    owned, _ = partitions(max_crashes=2, max_metadata=0)
     owned.assigned({P0: marked(Mark(2, 5))}, {P0: 0}, T0)
     assert owned.assignments[P0].crashes.opened
 
 
 def noting(**settings: Any) -> tuple[Partitions, list[tuple[TopicPartition, bool]]]:
     told: list[tuple[TopicPartition, bool]] = []
-    shared = Common(policy(max_crashes=3, **settings), STAGES[0], CallLimits())
+    shared = Common(policy(max_crashes=2, **settings), STAGES[0], CallLimits())
     owned = Partitions(shared, lambda _: None, lambda each, succeeded, now: told.append((each.partition, succeeded)))
     owned.assigned({P0: CommittedOffset(5)}, {P0: 0}, T0)
     owned.assignments[P0].crashes.begins(5, T0)

@@ -318,7 +318,7 @@ def test_a_void_record_is_out_of_the_way_at_once() -> None:
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_the_first_records_that_may_be_called_make_a_commit_due(stage: int) -> None:
-    work, _ = queued(stage, max_crashes=3)
+    work, _ = queued(stage, max_crashes=2)
     owner = Assignment(P0, 0, [], None, 0, 4095, Crashes(3))
     work.delivered(batch(0, 1, first_due=T0 if stage else 0.0), {P0: owner}, T0)
     if stage:
@@ -331,7 +331,7 @@ def test_the_first_records_that_may_be_called_make_a_commit_due(stage: int) -> N
 
 
 def test_due_records_that_are_held_are_not_split() -> None:
-    work, _ = queued(1, max_crashes=3)
+    work, _ = queued(1, max_crashes=2)
     owner = Assignment(P0, 0, [], None, 0, 4095, Crashes(3))
     work.delivered(batch(0, 1, first_due=T0), {P0: owner}, T0)
     work.split_due(T0 + 10_000, 10)
@@ -381,7 +381,7 @@ def test_what_came_in_one_poll_is_withheld_together_and_called_in_due_order() ->
 
 
 def test_a_record_that_is_to_be_called_alone_is_put_back() -> None:
-    driver = Ordered(max_crashes=3)
+    driver = Ordered(max_crashes=2)
     driver.assign(0)
     driver.poll(0)
     work = driver.engine._work

@@ -38,7 +38,7 @@ class Processes:
 
     def live(self) -> bool:
         """One process, until it vanishes (True) or everything is done."""
-        driver = Driver(self.stage, **{"max_crashes": 3, "concurrency": 4, **self.settings})
+        driver = Driver(self.stage, **{"max_crashes": 2, "concurrency": 4, **self.settings})
         starts = driver.assign(self.committed)
         first = max(0, starts[driver.p0])
         driver.poll(*range(first, self.records))
@@ -80,13 +80,13 @@ class Processes:
 
 
 @pytest.mark.parametrize("settings", [{}, {"ordering": "none"}, {"batch": OpenBatch(5, 0.0)}, {"concurrency": 1}])
-@pytest.mark.parametrize("limit", [3, 5])
+@pytest.mark.parametrize("limit", [2, 5])
 @pytest.mark.parametrize("killer", [0, 13, 29])
 def test_a_record_that_ends_its_process_is_dead_and_all_others_are_done(
     killer: int, limit: int, settings: dict[str, Any]
 ) -> None:
     processes = Processes(frozenset([killer]), settings={"max_crashes": limit, **settings})
-    assert processes.live_all() == limit
+    assert processes.live_all() == limit + 1
     assert processes.dead == [killer]
     assert set(processes.calls) == set(range(30))
 
@@ -126,7 +126,7 @@ def test_a_process_that_was_killed_from_outside_costs_its_successor_some_commits
 
 def careful(found: Mark | None, **settings: Any) -> Driver:
     """A process that finds a mark at offset 1."""
-    driver = Driver(**{"max_crashes": 3, "concurrency": 2, **settings})
+    driver = Driver(**{"max_crashes": 2, "concurrency": 2, **settings})
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(found)))
     return driver
 
@@ -165,7 +165,7 @@ def mark(driver: Driver) -> Mark | None:
 
 
 def test_the_mark_is_committed_before_the_first_call_and_not_again() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(5)
     assert driver.engine.commit(driver.now) is None
     driver.poll(5, 6)
@@ -183,7 +183,7 @@ def test_the_mark_is_committed_before_the_first_call_and_not_again() -> None:
 
 
 def test_a_reader_that_does_not_expect_a_mark_reads_what_is_done() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(5)
     driver.poll(5, 6, 7)
     driver.commit(0)
@@ -197,7 +197,7 @@ def test_a_reader_that_does_not_expect_a_mark_reads_what_is_done() -> None:
 
 
 def test_a_commit_that_fails_holds_back_no_call() -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(5)
     driver.poll(5)
     offsets = driver.engine.commit(driver.now)
@@ -208,7 +208,7 @@ def test_a_commit_that_fails_holds_back_no_call() -> None:
 
 @pytest.mark.parametrize("settings", [{"max_metadata": 0}, {"max_metadata": 16}])
 def test_without_room_for_a_mark_calls_begin_at_once(settings: dict[str, Any]) -> None:
-    driver = Driver(max_crashes=3, **settings)
+    driver = Driver(max_crashes=2, **settings)
     driver.assign(5)
     driver.poll(5)
     driver.commit(0)
@@ -230,7 +230,7 @@ def test_a_broker_that_refuses_metadata_ends_the_marks() -> None:
 
 @pytest.mark.parametrize("stops", [False, True])
 def test_a_revocation_and_a_stop_leave_no_mark(stops: bool) -> None:
-    driver = Driver(max_crashes=3)
+    driver = Driver(max_crashes=2)
     driver.assign(5)
     driver.poll(5)
     assert mark(driver) == Mark(0)
@@ -355,7 +355,7 @@ def test_records_that_come_later_are_called_alone_if_they_are_in_doubt() -> None
 
 
 def test_what_waits_ends_the_suspicion_once_it_would_have_been_due() -> None:
-    driver = Driver(1, max_crashes=3, waits=Waits(lambda stage: 1000.0, DAY))
+    driver = Driver(1, max_crashes=2, waits=Waits(lambda stage: 1000.0, DAY))
     driver.assign(careful_offset())
     driver.poll(1)
     driver.now += 1000.0
@@ -440,7 +440,7 @@ def test_a_record_that_is_dead_says_why() -> None:
 
 
 def test_a_retry_stage_calls_alone_what_is_due() -> None:
-    processes = Driver(1, max_crashes=3, concurrency=2)
+    processes = Driver(1, max_crashes=2, concurrency=2)
     processes.assign(CommittedOffset(1, careful_offset().metadata))
     processes.poll(1)
     processes.now += 10_000
@@ -452,7 +452,7 @@ def test_a_retry_stage_calls_alone_what_is_due() -> None:
 
 
 def test_a_record_that_is_named_is_called_before_one_of_another_partition_is_named() -> None:
-    driver = Driver(max_crashes=3, concurrency=2)
+    driver = Driver(max_crashes=2, concurrency=2)
     driver.assign(careful_offset(), careful_offset())
     driver.poll(driver.record(1, partition=1))
     clear(driver)

@@ -13,7 +13,7 @@ TRY1, DLQ = "t-g-try-1", "t-g-dlq"
 
 def careful(keys: Keys, stage: int = 0, found: Mark = _IN_DOUBT) -> Ordered:
     """A process that calls its records alone."""
-    driver = Ordered(stage, keys, max_crashes=3, concurrency=2)
+    driver = Ordered(stage, keys, max_crashes=2, concurrency=2)
     driver.assign(CommittedOffset(1, OffsetTracker(1).metadata(found)))
     driver.read()
     driver.commit(0)
