@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator
 
 from flux.core.engine.assignment import Assignment
-from flux.core.engine.key_order import KeyName, Origin
+from flux.core.engine.key_order import KeyName, KeyOrder, Origin
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.slices import Entry
 from flux.core.message import Message
@@ -31,14 +31,14 @@ def place_of_copy(message: Message) -> Place | None:
     return (partition, key), (partition, offset), parsed.order
 
 
-def has_one_of(names: Container[KeyName]) -> Callable[[Message], bool]:
-    """Whether a message of a retry stage is a copy of a record with one of these keys."""
+def follower_of(names: Container[KeyName], view: KeyOrder) -> Callable[[Message], bool]:
+    """Whether a message of a retry stage is the copy of a follower with one of these keys."""
 
-    def has(message: Message) -> bool:
+    def follows(message: Message) -> bool:
         place = place_of_copy(message)
-        return place is not None and place[0] in names
+        return place is not None and place[0] in names and view.due(*place) is not None
 
-    return has
+    return follows
 
 
 class Parked:

@@ -18,7 +18,7 @@ from flux.core.engine.key_order import Change, KeyName, KeyOrder, OrderEntry, Or
 from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.late_entries import LateEntries
 from flux.core.engine.order_moves import Moves
-from flux.core.engine.order_places import Holds, Parked, Room, has_one_of, holds_back, place_of
+from flux.core.engine.order_places import Holds, Parked, Room, follower_of, holds_back, place_of
 from flux.core.engine.order_steps import OrderSteps
 from flux.core.engine.slices import Entry, Slice
 from flux.core.ports import ProducerRecord
@@ -231,7 +231,7 @@ class OrderedRetries:
         names, self._ahead = dict.fromkeys(self._ahead), set()
         freed = {change.name for change in changes if change.freed}
         if freed and not self._main:
-            self._common.delay_queue.bring_forward(has_one_of(freed), self._common.wall_ms(now))
+            self._common.delay_queue.bring_forward(follower_of(freed, self._view), self._common.wall_ms(now))
         for origin, entry, name, is_new, _ in changes:
             self.moves.read(name, origin, entry)
             self._late.read(name, origin, entry, is_new)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from flux.core.engine.key_order import KeyOrder, OrderEntry
 from flux.core.engine.key_queues import KeyQueues
-from flux.core.engine.order_places import Holds, Parked, Room, has_one_of, holds_back, place_of, place_of_copy
+from flux.core.engine.order_places import Holds, Parked, Room, follower_of, holds_back, place_of, place_of_copy
 from flux.core.engine.slices import Entry
 from flux.core.ports import Headers
-from unit.support.engine_support import P1, assignment, entry, message, record
+from unit.support.engine_support import P1, FakeRecord, assignment, entry, message, record
 
 
 def retry(headers: Headers, key: bytes | None = b"k") -> Entry:
@@ -32,12 +33,18 @@ def test_a_record_without_key_entry_or_origin_has_no_place() -> None:
     assert place_of(retry([("flux-order", b"7")]), False) is None
 
 
-def test_copies_are_found_by_key() -> None:
+def test_copies_of_followers_are_found_by_key() -> None:
+    view = KeyOrder()
+    follower, other = OrderEntry(b"k", 1, 5, 0, follows=True), OrderEntry(b"k", 1, 5, 1)
+    entries = [FakeRecord(7, b"2:9", follower.value()), FakeRecord(8, b"2:10", other.value())]
+    view.take(entries)
     copy = retry(origin(("flux-order", b"7"))).message
     assert place_of_copy(copy) == ((2, b"k"), (2, 9), 7)
-    assert has_one_of({(2, b"k")})(copy)
-    assert not has_one_of({(1, b"k"), (2, b"j")})(copy)
-    assert not has_one_of({(2, b"k")})(retry(origin()).message)
+    assert follower_of({(2, b"k")}, view)(copy)
+    assert not follower_of({(1, b"k"), (2, b"j")}, view)(copy)
+    assert not follower_of({(2, b"k")}, view)(retry(origin()).message)
+    failed = [("flux-origin-topic", b"t"), ("flux-origin-partition", b"2"), ("flux-origin-offset", b"10")]
+    assert not follower_of({(2, b"k")}, view)(retry([*failed, ("flux-order", b"8")]).message)
 
 
 def test_records_wait_by_key_in_order() -> None:

@@ -325,7 +325,7 @@ def test_all_followers_are_called_at_once_and_in_order_when_their_dead_letter_is
 def test_followers_are_due_at_once_when_their_dead_letter_is_replayed_or_rejected(replayed: bool) -> None:
     keys = Keys()
     keys.set(3, stage=3, dead=True)
-    version = keys.set(4, stage=2)
+    version = keys.set(4, stage=2, follows=True)
     driver = Ordered(2, keys, on_dead="hold")
     driver.assign(0)
     driver.read()
