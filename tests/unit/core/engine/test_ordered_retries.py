@@ -357,6 +357,22 @@ def test_a_dead_letter_that_holds_its_key_frees_it_when_it_is_called_with_succes
     assert driver.work_all() == [1]
 
 
+def test_a_second_copy_of_a_record_that_is_called_is_dropped() -> None:
+    keys = Keys()
+    version = keys.set(3)
+    driver = Ordered(1, keys)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 3, version), driver.copy(1, 3, version))
+    run = driver.take()
+    assert driver.nothing_to_take()
+    run.index += 1
+    driver.engine.finished(run, driver.now)
+    assert driver.settle() == [KEYS]
+    assert driver.nothing_to_take()
+    assert driver.commit()[0].offset == 2
+
+
 def test_a_copy_whose_record_is_done_is_dropped() -> None:
     keys = Keys()
     version = keys.set(3)
