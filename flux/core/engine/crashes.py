@@ -116,6 +116,11 @@ class Crashes:
         return not self.opened and 0 < self.crashes < ALONE_AFTER
 
     @property
+    def has_window(self) -> bool:
+        """Whether records of a window may be called now."""
+        return self.windowed and not self.waits and self.mark is not None and not self.mark.rests
+
+    @property
     def finding(self) -> str:
         """What the mark says, for the log."""
         found = f"{self.crashes} process(es) in a row vanished while they worked on it"

@@ -109,7 +109,7 @@ class Deadlines:
             # one in the past is that of a forwarded copy that is being written, or will be in this turn
             rest = min(deadline - now if deadline > now else BUSY_REST, REST)
         order = self._retries.order
-        if self._dispatch.work.paused or (order is not None and order.parked):
+        if self._dispatch.work.paused or (order is not None and order.parked) or self._dispatch.work.backlogs.held:
             rest = min(rest, PAUSED_REST)
         if order is not None and order.moves.waiting:
             rest = min(rest, BUSY_REST)
@@ -118,7 +118,7 @@ class Deadlines:
         elif (
             ready
             or self._retries.unacknowledged.blocked
-            or self._dispatch.work.backlogs.held
+            or self._calls_wait()
             or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
         ):
             rest = min(rest, BUSY_REST)
@@ -155,7 +155,12 @@ class Deadlines:
         end in a poll only."""
         if not patient:
             return self._common.batch
-        return int(self.awaits_commit() or self._suspects.unclear())
+        return int(self._calls_wait())
+
+    def _calls_wait(self) -> bool:
+        """Whether calls wait for the end of a commit, and for nothing else."""
+        held = self._dispatch.work.backlogs.held
+        return self._suspects.unclear() or any(not assignment.crashes.has_window for assignment in held)
 
     def awaits_commit(self) -> bool:
         """Whether records wait for a commit before their calls."""

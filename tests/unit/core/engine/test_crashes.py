@@ -196,6 +196,17 @@ def test_in_doubt_is_what_the_predecessor_may_have_called() -> None:
     assert [Crashes(3, Mark(2, 9)).doubts(offset) for offset in (8, 9)] == [False, True]
 
 
+def test_a_window_is_open_once_a_commit_has_named_it() -> None:
+    crashes = Crashes(3, Mark(0))
+    crashes.begins(7, 1.0)
+    assert not crashes.has_window
+    crashes.extend(4, 9)
+    assert not crashes.has_window
+    crashes.waits = False  # the commit has ended
+    assert crashes.has_window
+    assert not Crashes(3, Mark(1)).has_window
+
+
 def test_when_none_is_in_doubt_records_are_called_in_windows_and_the_owner_settles_by_time_alone() -> None:
     crashes = Crashes(3, Mark(2, 7, 9))
     crashes.cleared(5.0)

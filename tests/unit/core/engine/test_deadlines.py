@@ -267,6 +267,20 @@ def test_a_stage_whose_records_wait_for_a_commit_is_not_quiet_and_looks_often() 
     assert driver.engine.quiet
 
 
+def test_a_full_stage_with_a_window_of_records_to_call_does_not_poll() -> None:
+    driver = Driver(max_crashes=2, concurrency=2)
+    driver.assign(CommittedOffset(0, OffsetTracker(0).metadata(Mark(0))))
+    driver.poll(*range(FULL))
+    turn = driver.turn()
+    while not driver.engine.ready(driver.now):
+        assert turn.timeout <= BUSY_REST
+        assert turn.commit
+        driver.engine.committed(turn.commit, None, driver.now)
+        turn = driver.turn()
+    assert driver.engine.awaits_commit()
+    assert (turn.patient, turn.poll) == (True, 0)
+
+
 def test_a_full_stage_polls_while_its_calls_wait_for_a_commit() -> None:
     driver = Driver(max_crashes=2)
     driver.assign(0)
