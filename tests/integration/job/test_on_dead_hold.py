@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,10 +44,10 @@ class Operator:
 
     def replay(self, key: str) -> None:
         plan = plan_replay(self._admin, self._policy, ReplayOptions(Filter(key=key)))
-        assert Replay(plan, self._adapter, self._admin).run().replayed == 1
+        assert Replay(plan, self._adapter, self._admin).run().replayed >= 1  # a crash may have repeated a dead letter
 
     def reject(self, key: str) -> None:
-        assert len(reject(self._adapter, self._admin, self._policy, Filter(key=key)).rejected) == 1
+        assert reject(self._adapter, self._admin, self._policy, Filter(key=key)).rejected
 
     def held(self) -> tuple[int, int]:
         """(keys, those that wait for dead letters)"""
@@ -91,17 +92,17 @@ def test_a_key_is_held_through_kills_and_rebalances(lab: Lab) -> None:
     operator = Operator(lab, task, "confluent")
     query = "?session.timeout.ms=6000"
     first = lab.process(path, "Work", "--create-topics", query=query)
-    wait_for(lambda: operator.held() == (1, 1), "the dead letter holds its key")
+    wait_for(lambda: operator.held() == (1, 1) and lab.dead(task), "the dead letter holds its key")
     second = lab.process(path, "Work", query=query)
     first.kill()
     first.wait(10)
     third = lab.process(path, "Work", query=query)
     assert {number for number, _ in lines_of(calls)} == {0}
     operator.replay("key")  # it fails once more, whoever calls it
-    wait_for(lambda: len(lab.dead(task)) == 2, "it is dead again")
+    wait_for(lambda: any(was_replayed(each) for each in lab.dead(task)), "it is dead again")
     assert {number for number, _ in lines_of(calls)} == {0}
     operator.reject("key")
-    wait_for(lambda: len(lab.dead(task)) == 3, "the next one is a dead letter")
+    wait_for(lambda: any(each.value() == b"1" for each in lab.dead(task)), "the next one is a dead letter")
     second.kill()
     second.wait(10)
     fixed.touch()
@@ -110,6 +111,10 @@ def test_a_key_is_held_through_kills_and_rebalances(lab: Lab) -> None:
     wait_for(lambda: operator.held() == (0, 0), "nothing is outstanding")
     third.terminate()
     assert third.wait(40) == 0
+
+
+def was_replayed(record: Any) -> bool:
+    return "flux-replays" in dict(record.headers())
 
 
 def lines_of(calls: Path) -> list[tuple[int, bool]]:
