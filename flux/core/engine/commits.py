@@ -8,6 +8,7 @@ from flux.core.ports import CommittedOffset, TopicPartition
 
 _LONGEST_RETRY = 1.0
 _SHORTEST_RETRY = 0.1
+_SLOW = 1.0  # seconds
 _LOST = 60.0  # seconds after which a commit without an answer counts as lost
 
 
@@ -34,6 +35,10 @@ class Commits:
     def waited(self, now: float) -> float:
         """Seconds since the commit in flight was started; 0 if there is none."""
         return 0.0 if self._flight is None else max(0.0, now - self._since)
+
+    def is_slow(self, now: float) -> bool:
+        """Whether the last commit has failed, or the one in flight takes long, as in an outage."""
+        return self._failed or self.waited(now) >= _SLOW
 
     def soon(self, now: float) -> None:
         """Makes a commit due without waiting for the interval."""

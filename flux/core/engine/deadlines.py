@@ -118,7 +118,7 @@ class Deadlines:
         elif (
             ready
             or self._retries.unacknowledged.blocked
-            or self._calls_wait()
+            or (self._calls_wait() and not self._common.commits.is_slow(now))
             or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
         ):
             rest = min(rest, BUSY_REST)
