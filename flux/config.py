@@ -16,7 +16,7 @@ from flux.core.errors import ConfigurationError
 from flux.core.hooks import Hooks, check_hooks
 from flux.core.ports import Adapter, AsyncAdapter, ProducerSettings
 from flux.core.producing.buffer import Limits
-from flux.core.validation import is_number, is_whole, plain, plainly, seconds, shown
+from flux.core.validation import check_switch, is_number, is_whole, plain, plainly, seconds, shown
 from flux.processes.sigterm import ignore_sigterm
 from flux.producing.registry import PRODUCERS
 from flux.system import Lock
@@ -129,8 +129,8 @@ def configure(
     event callbacks of every task of workers that are made afterwards. `flush_on_sigterm` (default True): if SIGTERM has
     no handler when a producer is first used in the main thread, that signal delivers buffered records, in up to 25 s,
     before it ends the process. Raises ConfigurationError."""
-    if flush_on_sigterm not in (None, True, False):
-        raise ConfigurationError("flux.configure(flush_on_sigterm=…) takes True or False")
+    if flush_on_sigterm is not None:
+        check_switch("flux.configure: flush_on_sigterm", flush_on_sigterm)
     if producer is not None and not isinstance(producer, ProducerOptions):
         raise ConfigurationError("flux.configure(producer=…) takes a flux.ProducerOptions")
     if adapter is not None:
@@ -203,6 +203,8 @@ def adapter_from_url(url: str) -> Adapter:
     """The adapter for `SCHEME://…`; the same one for the same URL. Schemes are memory, confluent, kafka, aiokafka, and
     those of installed packages: an entry point `SCHEME = "package.module:function"` in the group `flux.adapters`, whose
     function takes the URL. Raises ConfigurationError, which never shows the URL: it may contain a password."""
+    if not isinstance(url, str):
+        raise ConfigurationError("an adapter's URL is a text such as confluent://HOST:PORT")
     with _lock:
         if url not in _adapters:
             scheme, separator, _ = url.partition("://")

@@ -21,6 +21,8 @@ def cron_ticks(expression: str, timezone: str) -> tuple[str, NextTick]:
     if not isinstance(expression, str):
         raise ConfigurationError(f'every({shown(expression)}): give a cron expression, such as "0 2 * * *"')
     try:
+        if not isinstance(timezone, str):
+            raise TypeError
         zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
     except (KeyError, ValueError, TypeError, OSError):
         raise ConfigurationError(

@@ -66,6 +66,8 @@ def scheduled_work(
     if cron is not None:
         when, next_tick = cron_ticks(cron, timezone)
     else:
+        if not (isinstance(timezone, str) and timezone == "UTC"):
+            raise ConfigurationError("every(seconds=…): an interval has no time zone; give a cron expression for one")
         length: Any = seconds(every)
         if not is_number(length, 1, _LONGEST_INTERVAL):
             raise ConfigurationError(f"every(seconds={shown(length)}): give seconds, 1 to {_LONGEST_INTERVAL}")

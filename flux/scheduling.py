@@ -101,7 +101,7 @@ def _due(policy: Policy, delay: Seconds | None, at: datetime | None) -> int | No
         if delay is not None:
             raise ConfigurationError("enqueue: give delay or at, not both")
         if not isinstance(at, datetime):
-            raise ConfigurationError(f"enqueue(at={at!r}): give a datetime with a time zone")
+            raise ConfigurationError(f"enqueue(at={shown(at)}): give a datetime with a time zone")
         if at.tzinfo is None:
             raise ConfigurationError(f"enqueue(at={at.isoformat()}): give a datetime with a time zone")
         delay = max(at.timestamp() - now, 0.0)

@@ -87,7 +87,8 @@ class Worker:
         self._metrics_port = metrics_port
         self._metrics_host = metrics_host
         check_switch("control", control)
-        self._report_topic = report_topic(report or control)
+        # a follower of commands answers through its reports
+        self._report_topic = report_topic(report) or report_topic(control)
         self._process = process
         self._system = system
         self._jobs: list[TaskRuntime] = []

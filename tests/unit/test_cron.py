@@ -35,6 +35,11 @@ def test_a_time_is_that_of_its_zone() -> None:
     assert first(1, "0 2 * * *", "2026-12-01T00:00+00:00") == ["2026-12-01T02:00+01:00"]
 
 
+def test_a_sixth_field_in_front_is_seconds() -> None:
+    _, next_tick = cron_ticks("*/20 * * * * *", "UTC")
+    assert [next_tick(after) for after in (0, 20_000, 45_000)] == [20_000, 40_000, 60_000]
+
+
 def test_a_daily_tick_in_the_hour_that_is_left_out_comes_once_after_it() -> None:
     assert first(3, "30 2 * * *", "2026-03-28T12:00+01:00") == [
         "2026-03-29T03:00+02:00",

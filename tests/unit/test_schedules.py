@@ -108,6 +108,11 @@ def test_several_schedules_have_names(flux_kit: Kit) -> None:
     assert sorted((each.value, each.key) for each in report.seen) == [(b"a", b"short"), (b"b", b"k")]
 
 
+def test_an_interval_has_no_time_zone() -> None:
+    with pytest.raises(flux.ConfigurationError, match="an interval has no time zone; give a cron expression for one"):
+        task().every(seconds=300, timezone="Europe/Berlin")
+
+
 def test_a_batch_task_and_a_coroutine_get_ticks(flux_kit: Kit) -> None:
     seen: list[Any] = []
 

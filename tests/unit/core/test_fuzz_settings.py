@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,59 @@ class Bills(flux.Task):
 @example("report", 5)
 def test_a_worker_s_arguments_are_refused_in_one_line_or_taken(name: str, value: Any) -> None:
     checked(lambda: flux.Worker(Bills, adapter="memory://x", **{name: value}))
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_each_argument_of_a_worker_refuses_an_object_that_answers_nothing(name: str) -> None:
+    with pytest.raises(flux.ConfigurationError):
+        flux.Worker(Bills, **{"adapter": "memory://x", name: Hostile()})  # type: ignore[arg-type]
+
+
+class Sent(flux.Producer):
+    topic = "orders"
+
+
+class Waiting(Bills):
+    retries, wait = 1, 1
+
+
+def ticking(cron: Any = None, **arguments: Any) -> Any:
+    work: Any = type("Ticking", (Bills,), {"retries": 1, "wait": 1})
+    work.every(cron, **arguments)
+    return work.policy()
+
+
+ODD = [Hostile(), object, 5, -0.5, math.nan, HUGE, "", "x\ny", "\ud800", b"x", [], [5], {5: 5}, True, raising]
+ARGUMENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "configure": (flux.configure, flux.configure, {}),
+    "ProducerOptions": (flux.ProducerOptions, flux.ProducerOptions, {}),
+    "FailureRate": (flux.FailureRate, flux.FailureRate, {"share": 0.5}),
+    "Producer": (Sent, Sent, {}),
+    "produce": (Sent.produce, Sent.produce, {"value": b"x"}),
+    "send": (Sent.send, Sent.send, {"value": b"x"}),
+    "enqueue": (Waiting.enqueue, Waiting.enqueue, {"value": b"x"}),
+    "Task.cancel": (Waiting.cancel, Waiting.cancel, {"id": "x"}),
+    "cancel": (flux.cancel, flux.cancel, {"task": Waiting, "id": "x"}),
+    "every": (ticking, Waiting.every, {"cron": "0 6 * * *"}),
+    "adapter_from_url": (flux.adapter_from_url, flux.adapter_from_url, {"url": "memory://x"}),
+    "task": (flux.task, flux.task, {"topic": "orders", "group_id": "billing"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize(
+    ("make", "given_", "name"),
+    [
+        pytest.param(make, given_, name, id=f"{called}-{name}")
+        for called, (make, public, given_) in ARGUMENTS.items()
+        for name, each in inspect.signature(public).parameters.items()
+        if each.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ],
+)
+def test_each_argument_is_refused_in_one_line_or_taken(make: Any, given_: dict[str, Any], name: str) -> None:
+    for value in ODD:
+        with kit():
+            checked(partial(make, **{**given_, name: value}))
 
 
 @given(ANYTHING)
