@@ -8,14 +8,13 @@ from flux.core.ports import CommittedOffset, TopicPartition
 
 _LONGEST_RETRY = 1.0
 _SHORTEST_RETRY = 0.1
-_SLOW = 1.0  # seconds
 _LOST = 60.0  # seconds after which a commit without an answer counts as lost
 
 
 class Commits:
     """Of one stage. Times in seconds by the engine's clock."""
 
-    __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "done")
+    __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "answers", "done")
 
     def __init__(self, interval: float, threshold: int) -> None:
         self._interval = interval
@@ -26,6 +25,8 @@ class Commits:
         self._failed = False
         self.done = 0
         """Records done since the last check."""
+        self.answers = 0
+        """Number of commits that succeeded."""
 
     @property
     def open(self) -> bool:
@@ -35,10 +36,6 @@ class Commits:
     def waited(self, now: float) -> float:
         """Seconds since the commit in flight was started; 0 if there is none."""
         return 0.0 if self._flight is None else max(0.0, now - self._since)
-
-    def is_slow(self, now: float) -> bool:
-        """Whether the last commit has failed, or the one in flight takes long, as in an outage."""
-        return self._failed or self.waited(now) >= _SLOW
 
     def soon(self, now: float) -> None:
         """Makes a commit due without waiting for the interval."""
@@ -72,6 +69,7 @@ class Commits:
     def ended(self, succeeded: bool, now: float) -> None:
         """The commit in flight has ended. A failed one is retried within a second, but not in a hot loop."""
         self._flight = None
+        self.answers += succeeded
         if not succeeded:
             self.done += 1
             self._failed = True

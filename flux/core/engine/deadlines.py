@@ -21,6 +21,8 @@ PAUSED_REST = 0.05
 """Longest poll while a partition is paused, because it may have to be resumed."""
 BUSY_REST = 0.005
 """Longest poll while records can be processed."""
+LATE = 1.0
+"""Seconds without an answer of the cluster after which no short poll waits for the next one, as in an outage."""
 LEAST_REST = 0.001
 """Clients count milliseconds: with a shorter poll a stage would run a hot loop until a record is due."""
 
@@ -28,7 +30,7 @@ LEAST_REST = 0.001
 class Deadlines:
     """Of one stage."""
 
-    __slots__ = ("_common", "_dispatch", "_partitions", "_retries", "_suspects", "_transactions")
+    __slots__ = ("_answers", "_common", "_dispatch", "_partitions", "_retries", "_since", "_suspects", "_transactions")
 
     def __init__(
         self,
@@ -45,6 +47,10 @@ class Deadlines:
         self._retries = retries
         self._transactions = transactions
         self._suspects = suspects
+        self._answers: int | None = None
+        """Number of the cluster's answers at the last look; None: none was awaited."""
+        self._since = 0.0
+        """When that number changed, or the first answer was awaited."""
 
     @property
     def blocked(self) -> bool:
@@ -102,7 +108,7 @@ class Deadlines:
 
     def rest(self, now: float) -> float:
         """Seconds that a poll may wait."""
-        deadline, ready, forwards = self.deadline(now), self.ready(now), self._retries.forwards
+        deadline, ready = self.deadline(now), self.ready(now)
         if deadline is None:
             rest = IDLE_REST if self.empty else REST
         else:
@@ -111,18 +117,31 @@ class Deadlines:
         order = self._retries.order
         if self._dispatch.work.paused or (order is not None and order.parked) or self._dispatch.work.backlogs.held:
             rest = min(rest, PAUSED_REST)
-        if order is not None and order.moves.waiting:
-            rest = min(rest, BUSY_REST)
+        soon = self._answers_soon(now)
         if ready and not self._dispatch.dispatch_mode.slow:
             rest = LEAST_REST  # a record became due after the poller's last check, and the poller has to process it
-        elif (
-            ready
-            or self._retries.unacknowledged.blocked
-            or (self._calls_wait() and not self._common.commits.is_slow(now))
-            or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
-        ):
+        elif ready or soon:
             rest = min(rest, BUSY_REST)
         return max(rest, LEAST_REST)
+
+    def _answers_soon(self, now: float) -> bool:
+        """Whether an answer of the cluster that the stage waits for is likely to come in the next poll."""
+        retries, order = self._retries, self._retries.order
+        forwards, unacknowledged = retries.forwards, retries.unacknowledged
+        if not (
+            self._calls_wait()
+            or unacknowledged.blocked
+            or ((forwards.queued or forwards.writing) and not self._common.policy.exactly_once)
+            or (order is not None and order.moves.waiting)
+        ):
+            self._answers = None
+            return False
+        answers = self._common.commits.answers + forwards.answers + unacknowledged.answers
+        if order is not None:
+            answers += order.moves.answers
+        if answers != self._answers:
+            self._answers, self._since = answers, now
+        return now - self._since < LATE
 
     @property
     def empty(self) -> bool:

@@ -84,7 +84,18 @@ class Forward:
 class Forwards:
     """All forwards of one stage that are not acknowledged."""
 
-    __slots__ = ("_again", "_alone", "_bytes", "_most_open", "_open", "_queue", "_sole", "_waiting", "_writing")
+    __slots__ = (
+        "_again",
+        "_alone",
+        "_bytes",
+        "_most_open",
+        "_open",
+        "_queue",
+        "_sole",
+        "_waiting",
+        "_writing",
+        "answers",
+    )
 
     def __init__(self, most_open: int = MOST_OPEN) -> None:
         self._most_open = most_open
@@ -98,6 +109,8 @@ class Forwards:
         self._waiting = 0
         self._writing = 0
         self._bytes = 0
+        self.answers = 0
+        """Number of forwards that were acknowledged."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -196,6 +209,7 @@ class Forwards:
 
     def written(self, forward: Forward) -> None:
         """All in-sync replicas have acknowledged it."""
+        self.answers += 1
         self._ended(forward)
         if self._open.pop(forward.entry, None) is not None:
             self._bytes -= forward.size

@@ -46,7 +46,7 @@ class Moves:
     """`close`: the record of an entry is done in this stage. `transactions`: when the next one is due; None: writes are
     in none."""
 
-    __slots__ = ("_close", "_forwards", "_of", "_queues", "_transactions", "_waiting")
+    __slots__ = ("_close", "_forwards", "_of", "_queues", "_transactions", "_waiting", "answers")
 
     def __init__(self, forwards: Forwards, close: Callable[[Entry], None], transactions: Commits | None = None) -> None:
         self._transactions = transactions
@@ -55,6 +55,8 @@ class Moves:
         self._queues: dict[KeyName, deque[Move]] = {}
         self._of: dict[Entry, Move] = {}
         self._waiting = 0
+        self.answers = 0
+        """Number of entries that were read back."""
 
     def __contains__(self, name: KeyName) -> bool:
         return name in self._queues
@@ -100,6 +102,7 @@ class Moves:
             if entry is not None and move.origin == origin and move.version is None and move.entered == entry:
                 move.version = entry.version
                 self._waiting -= move.acked
+                self.answers += 1
                 return
 
     def advance(self, name: KeyName) -> None:

@@ -14,12 +14,14 @@ class Unacknowledged:
     without a rest they would come ever later, and what waits for them would cost memory and garbage collections. That
     no call starts until most have come leaves them the interpreter."""
 
-    __slots__ = ("_records", "blocked")
+    __slots__ = ("_records", "answers", "blocked")
 
     def __init__(self) -> None:
         self._records: set[Hashable] = set()
         self.blocked = False
         """Whether no call may start."""
+        self.answers = 0
+        """Number of reports that what was produced for a record has ended."""
 
     def add(self, record: Hashable) -> None:
         self._records.add(record)
@@ -28,6 +30,7 @@ class Unacknowledged:
 
     def ended(self, record: Hashable) -> None:
         """What was produced for it is acknowledged, or was not delivered."""
+        self.answers += 1
         self._records.discard(record)
         if self.blocked and len(self._records) <= MOST_UNACKNOWLEDGED // 4:
             self.blocked = False

@@ -8,7 +8,7 @@ import attrs
 
 AGAIN = 30.0
 """Seconds after an outage within which everything works again."""
-CPU = 0.15
+CPU = 0.10
 """Share of a core in an outage, at most; more than usual where some records come through, and on a slow machine."""
 BUSY_WAIT = 1.0
 """The same for librdkafka's broker threads, in cases in which its idempotent producer waits busily: while at least five

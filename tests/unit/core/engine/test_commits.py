@@ -360,16 +360,3 @@ def test_a_commit_that_began_after_a_clock_was_set_back_counts_as_lost() -> None
     commits.checked(T0 - 100)
     commits.began({}, T0)
     assert commits.due(T0 - 1)
-
-
-def test_a_commit_is_slow_when_it_takes_long_or_the_last_one_failed() -> None:
-    commits = Commits(5.0, 100)
-    assert not commits.is_slow(10.0)
-    commits.began({}, 10.0)
-    assert not commits.is_slow(10.9)
-    assert commits.is_slow(11.0)
-    commits.ended(True, 11.0)
-    assert not commits.is_slow(11.0)
-    commits.began({}, 12.0)
-    commits.ended(False, 12.1)
-    assert commits.is_slow(12.1)

@@ -16,6 +16,7 @@ from flux.core.engine.crashes import Mark
 from flux.core.engine.offset_tracker import OffsetTracker
 from flux.core.flux_headers import DUE
 from flux.core.limits.backpressure import FULL
+from flux.core.limits.unacknowledged import MOST_UNACKNOWLEDGED
 from flux.core.ports import CommittedOffset, PollResult
 from flux.system import OperatingSystem
 from unit.support.engine_support import AWAY, DENIED, T0, Driver, record
@@ -236,6 +237,60 @@ def test_a_poll_is_short_while_copies_are_written_unless_in_transactions(exactly
     assert driver.engine._deadlines.rest(T0) == rest
 
 
+def rest_at(driver: Driver, now: float) -> float:
+    return driver.engine._deadlines.rest(now)
+
+
+def test_polls_for_copies_that_are_written_are_longer_once_no_answer_has_come_for_a_second() -> None:
+    driver = Driver(commit_interval=50.0)
+    driver.assign(0)
+    driver.turn()
+    driver.poll(0, 1)
+    driver.work_all(0, 1)
+    first, second = driver.engine.writes(T0)
+    assert [rest_at(driver, T0 + after) for after in (0, 0.99, 1.0, 30.0)] == [BUSY_REST, BUSY_REST, REST, REST]
+    driver.engine.written(first, T0 + 31)
+    assert [rest_at(driver, T0 + after) for after in (31, 31.9, 32.1)] == [BUSY_REST, BUSY_REST, REST]
+    driver.engine.written(second, T0 + 40)
+    assert rest_at(driver, T0 + 40) == REST
+    driver.poll(2)
+    driver.work_all(2)
+    [third] = driver.engine.writes(T0 + 45)
+    assert rest_at(driver, T0 + 45) == BUSY_REST, "the answer to the first one of these is not late yet"
+    driver.engine.unwritten(third, DENIED, T0 + 45)
+    assert rest_at(driver, T0 + 45) == REST
+
+
+def test_polls_for_a_commit_that_calls_wait_for_are_longer_once_none_has_succeeded_for_a_second() -> None:
+    driver = Driver(max_crashes=2, concurrency=2)
+    driver.assign(CommittedOffset(0, OffsetTracker(0).metadata(Mark(0))))
+    driver.poll(*range(5))
+    for at in (0, 0.5, 0.9):
+        offsets = driver.engine.commit(T0 + at, at_once=True)
+        assert offsets
+        assert rest_at(driver, T0 + at) == BUSY_REST
+        driver.engine.committed(offsets, AWAY, T0 + at)
+    assert driver.engine.commit(T0 + 1, at_once=True)
+    assert rest_at(driver, T0 + 1) > BUSY_REST
+
+
+def test_polls_for_what_was_produced_are_longer_once_no_answer_has_come_for_a_second() -> None:
+    driver = Driver(commit_interval=50.0)
+    driver.assign(0)
+    driver.turn()
+    driver.poll(*range(MOST_UNACKNOWLEDGED))
+    run = driver.take()
+    entries = []
+    for index in range(MOST_UNACKNOWLEDGED):
+        entries.append(driver.engine.produced(run, index, driver.message(run, index)))
+        run.index = index + 1
+    driver.engine.finished(run, driver.now)
+    assert [rest_at(driver, T0 + after) for after in (0, 0.9, 1.1)] == [BUSY_REST, BUSY_REST, REST]
+    assert entries[0] is not None
+    driver.engine.settled(entries[0], None, T0 + 2)
+    assert rest_at(driver, T0 + 2) == BUSY_REST
+
+
 def test_a_partition_that_has_to_be_reset_will_progress() -> None:
     driver = Driver()
     driver.assign(0)
@@ -343,6 +398,9 @@ def test_a_poll_is_short_while_an_entry_is_to_be_read_back_or_records_wait_for_t
     driver.work_all(0)
     driver.stored(*driver.writes())
     assert driver.engine.turn(driver.now).timeout <= BUSY_REST
+    assert driver.engine.turn(driver.now + 1.1).timeout > BUSY_REST
+    driver.read()
+    assert driver.engine.turn(driver.now + 1.1).timeout <= BUSY_REST, "the record moves now"
     keys = Keys()
     keys.set(2)
     version = keys.set(3)
