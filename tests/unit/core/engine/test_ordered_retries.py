@@ -357,10 +357,12 @@ def test_a_dead_letter_that_holds_its_key_frees_it_when_it_is_called_with_succes
     assert driver.work_all() == [1]
 
 
-def test_a_second_copy_of_a_record_that_is_called_is_dropped() -> None:
+@pytest.mark.parametrize("max_metadata", [4000, 0])
+def test_a_second_copy_of_a_record_that_is_called_is_dropped(max_metadata: int) -> None:
+    """Without room in the metadata, once the first one is done."""
     keys = Keys()
     version = keys.set(3)
-    driver = Ordered(1, keys)
+    driver = Ordered(1, keys, max_metadata=max_metadata)
     driver.assign(0)
     driver.read()
     driver.poll(driver.copy(0, 3, version), driver.copy(1, 3, version))
