@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
-from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
+from flux.core.engine.key_order import KeyOrder, OrderEntry, Origin, entry_name
 from flux.core.errors import BrokerError, Fault
 from flux.core.message import Message
 from flux.core.policy import Policy
@@ -55,12 +55,16 @@ def held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System
     view = read_key_order(adapter, admin, policy, system)
     if view is None:
         return None
-    found = [
+    found = keys_held(view)
+    first = heapq.nsmallest(SHOWN, found, key=lambda each: (not each.dead, -each.behind))
+    return HeldKeys(len(found), sum(each.dead for each in found), len(view), first)
+
+
+def keys_held(view: KeyOrder) -> list[HeldKey]:
+    return [
         HeldKey(key, partition, offset, entry.stage, entry.due, entry.dead, count - 1)
         for (partition, key), offset, entry, count in view.heads()
     ]
-    first = heapq.nsmallest(SHOWN, found, key=lambda each: (not each.dead, -each.behind))
-    return HeldKeys(len(found), sum(each.dead for each in found), len(view), first)
 
 
 def read_key_order(adapter: Cluster, admin: AdminPort, policy: Policy, system: System = SYSTEM) -> KeyOrder | None:
@@ -101,7 +105,12 @@ def behind_dead_letters(
 def free(adapter: Cluster, policy: Policy, records: Iterable[Message], system: System = SYSTEM) -> None:
     """These have entries, and a person has decided that they are done: they hold their keys no more. Raises
     BrokerError."""
-    names = dict.fromkeys(entry_name(each.origin[1:]) for each in records)
+    free_origins(adapter, policy, (each.origin[1:] for each in records), system)
+
+
+def free_origins(adapter: Cluster, policy: Policy, origins: Iterable[Origin], system: System = SYSTEM) -> None:
+    """As `free`, by the records' places in the main topic. Raises BrokerError."""
+    names = dict.fromkeys(map(entry_name, origins))
     if names:
         removals = [ProducerRecord(None, name, (), 0) for name in names]
         write_all(adapter, policy.stages.keys_topic, removals, system, compression="none")

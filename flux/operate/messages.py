@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from flux.core.errors import BrokerError
 from flux.core.ports import AdminPort, Cluster
+from flux.operate.dlq.deleted import FreeResult
 from flux.operate.dlq.reject import RejectResult
 from flux.operate.dlq.replay import ReplayResult
 from flux.operate.dlq.replay_plan import ReplayPlan
@@ -14,6 +15,7 @@ from flux.operate.record_history import RecordHistory, RecordState, TracedRecord
 from flux.operate.status.reports import ReportedRecord, find_reported, read_reports
 from flux.operate.trace import TraceResult
 
+_SHOWN = 5
 Reported = Mapping[str, ReportedRecord]
 """What workers report of records, by `topic[partition]@offset`."""
 
@@ -88,6 +90,18 @@ def outcome(plan: ReplayPlan, result: ReplayResult) -> str:
     rest += f"; {result.unmatched:,} did not match" if result.unmatched else ""
     rest += f"; {result.missing:,} not found" if result.missing else ""
     return f"{verb} {many(result.replayed, 'dead letter')} to {plan.target.topic}{rest}"
+
+
+def freeing(result: FreeResult, dry: bool = False) -> str:
+    if not result.freed:
+        return f"no key has waited for over an hour for a dead letter that {result.topic} does not have"
+    places = ", ".join(each.place for each in result.freed[:_SHOWN])
+    more = f" and {len(result.freed) - _SHOWN:,} more" if len(result.freed) > _SHOWN else ""
+    behind = many(sum(each.behind for each in result.freed), "record")
+    return (
+        f"{'would free' if dry else 'freed'} {many(len(result.freed), 'key')}, with {behind} behind:"
+        f" {result.topic} no longer has the dead letters of {places}{more} of the main topic"
+    )
 
 
 def rejection(result: RejectResult, dry: bool = False) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible
-from flux.cli.dlq.selection import by_option, filter_from, filter_options, open_dead_letters
+from flux.cli.dlq.selection import DeadLetterTopic, by_option, filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, json_option, load_option, task_argument
 
 
@@ -24,6 +25,11 @@ Examples:
 @adapter_option
 @filter_options
 @click.option("--all", "everything", is_flag=True, help="All open dead letters.")
+@click.option(
+    "--deleted",
+    is_flag=True,
+    help="Those that the topic does not have any more, and that still hold their keys (on_dead).",
+)
 @click.option("--why", metavar="TEXT", help="The reason, for flux dlq history.")
 @by_option
 @click.option("--dry-run", is_flag=True, help="Only count; mark nothing.")
@@ -32,6 +38,7 @@ Examples:
 def command(
     sources: tuple[str, ...],
     everything: bool,
+    deleted: bool,
     why: str | None,
     by: str | None,
     dry_run: bool,
@@ -48,11 +55,14 @@ def command(
     from flux.operate.messages import rejection
 
     criteria = filter_from(choice)
-    if criteria.takes_all is not everything:
-        raise click.UsageError("choose what to reject: with --only or another filter, or --all")
-    details = {"which": criteria.in_words(), **({"why": why} if why else {})}
+    if [not criteria.takes_all, everything, deleted].count(True) != 1:
+        raise click.UsageError("choose what to reject: with --only or another filter, --all, or --deleted")
+    details = {"which": "deleted" if deleted else criteria.in_words(), **({"why": why} if why else {})}
     with open_dead_letters(sources, task) as dead, interruptible() as should_stop, ExitStack() as stack:
         end = None if dry_run else stack.enter_context(dead.audited("reject", by, details, criteria.places))
+        if deleted:
+            _free(dead, dry_run, as_json, should_stop, end)
+            return
         result = reject(dead.adapter, dead.admin, dead.policy, criteria, dry=dry_run, should_stop=should_stop)
         rejected = [f"{number}:{offset}" for number, offset in result.rejected]
         text = rejection(result, dry_run)
@@ -65,5 +75,29 @@ def command(
         click.echo(json.dumps({**line, "decided_before": result.decided, "missing": result.missing}))
     else:
         click.echo(one_line(text))
+    if should_stop():
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def _free(
+    dead: DeadLetterTopic,
+    dry_run: bool,
+    as_json: bool,
+    should_stop: Callable[[], bool],
+    end: Callable[[str, Sequence[str]], object] | None,
+) -> None:
+    from flux.core.text import one_line
+    from flux.operate.dlq.deleted import free_deleted
+    from flux.operate.messages import freeing
+
+    result = free_deleted(dead.adapter, dead.admin, dead.policy, dry=dry_run, should_stop=should_stop)
+    text = "interrupted: no key was freed" if should_stop() else freeing(result, dry_run)
+    if end is not None:
+        end(text, ())
+    click.echo(
+        json.dumps({"dry_run": dry_run, "topic": result.topic, "freed": [each.place for each in result.freed]})
+        if as_json
+        else one_line(text)
+    )
     if should_stop():
         click.get_current_context().exit(INTERRUPTED)

@@ -36,7 +36,11 @@ def held(facts: Facts) -> Iterator[Finding]:
     old = [each for each in (facts.held_keys.first if facts.held_keys else ()) if facts.at - each.due / 1000 > LONG]
     dead = [each for each in old if each.dead]
     for some, what, remedy in (
-        (dead, "a dead letter", f"replay or reject it: {facts.flux('dlq list')}"),
+        (
+            dead,
+            "a dead letter",
+            f"replay or reject it: {facts.flux('dlq list')}; if it was deleted: {facts.flux('dlq reject')} --deleted",
+        ),
         ([each for each in old if not each.dead], "a record that is due", "start workers of all its stages"),
     ):
         if some:

@@ -8,10 +8,12 @@ from flux.core import flux_headers
 from flux.core.engine.key_order import KeyOrder, OrderEntry, entry_name
 from flux.core.errors import BrokerError, ConfigurationError, Fault
 from flux.core.ports import ProducerRecord
+from flux.operate.dlq.deleted import free_deleted
 from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.purge import plan_purge
 from flux.operate.dlq.replay_plan import Edit
 from flux.operate.held_keys import HeldKeys, held_keys
+from flux.operate.messages import freeing
 from flux.operate.skip import plan_skip, skip, stage_of
 from unit.support.operate_support import DEAD, MAIN, RETRY, OperateKit, header, headers_of, policy
 
@@ -26,8 +28,8 @@ def yard() -> OperateKit:
     return made
 
 
-def enter(yard: OperateKit, offset: int, key: bytes = b"k", dead: bool = False) -> None:
-    value = OrderEntry(key, 3 if dead else 1, 0, 1, dead).value()
+def enter(yard: OperateKit, offset: int, key: bytes = b"k", dead: bool = False, due: int = 0) -> None:
+    value = OrderEntry(key, 3 if dead else 1, due, 1, dead).value()
     yard.kit.write(ProducerRecord(value, entry_name((0, offset)), (), 0), topic=KEYS)
 
 
@@ -120,6 +122,31 @@ def test_a_rejected_dead_letter_does_not_free_the_key_of_a_newer_copy(yard: Oper
     enter(yard, 1000)
     yard.reject(Filter())
     assert outstanding(yard) == 1
+
+
+def test_keys_that_wait_for_dead_letters_which_were_deleted_can_be_freed(yard: OperateKit) -> None:
+    died = int(yard.system.now() * 1000) - 3_700_000
+    enter(yard, 1000, dead=True, due=died)
+    bury(yard)
+    enter(yard, 7, b"other", dead=True, due=died)
+    enter(yard, 9, b"other")
+    enter(yard, 8, b"just now", dead=True, due=died + 200_000)
+    enter(yard, 6, b"not dead", due=died)
+    would = free_deleted(yard.adapter, yard.admin, yard.policy, dry=True, system=yard.system)
+    assert (outstanding(yard), len(would.freed)) == (5, 1)
+    found = free_deleted(yard.adapter, yard.admin, yard.policy, system=yard.system)
+    assert freeing(found) == (
+        f"freed 1 key, with 1 record behind: {DEAD} no longer has the dead letters of 0:7 of the main topic"
+    )
+    assert outstanding(yard) == 4
+    again = free_deleted(yard.adapter, yard.admin, yard.policy, system=yard.system)
+    assert freeing(again) == f"no key has waited for over an hour for a dead letter that {DEAD} does not have"
+
+
+def test_no_key_is_freed_when_the_search_for_its_dead_letter_was_interrupted(yard: OperateKit) -> None:
+    enter(yard, 7, dead=True)
+    found = free_deleted(yard.adapter, yard.admin, yard.policy, should_stop=lambda: True, system=yard.system)
+    assert (found.freed, outstanding(yard)) == ([], 1)
 
 
 def test_a_replay_of_a_rejected_dead_letter_is_called_although_it_has_no_entry(yard: OperateKit) -> None:

@@ -77,6 +77,20 @@ def test_it_is_said_how_many_records_wait_behind_one_that_holds_its_key(flux_cli
     assert "holds key" not in dlq("show", "0:1").stdout
 
 
+def test_keys_of_dead_letters_that_the_topic_does_not_have_are_freed(flux_cli: Flux) -> None:
+    dlq = Dlq(flux_cli, TASK.replace("2\n", '2\n        retry_order, on_dead = "key", "hold"\n', 1))
+    dlq.bury({})
+    dlq.broker.create_topic("orders-billing-keys", 1)
+    for offset in (1000, 1001):
+        record = ProducerRecord(OrderEntry(b"c%d" % offset, 3, 0, 3, True).value(), entry_name((0, offset)), (), 0)
+        dlq.producer.write("orders-billing-keys", [record], lambda error, record: None)
+    assert dlq("reject", "--deleted", "--all").exit_code == 2
+    would = json.loads(dlq("reject", "--deleted", "--dry-run", "--json").stdout)
+    assert would == {"dry_run": True, "topic": DEAD, "freed": ["0:1001"]}
+    assert dlq("reject", "--deleted").stdout.startswith("freed 1 key, with 0 records behind: ")
+    assert dlq("reject", "--deleted").stdout.startswith("no key has waited ")
+
+
 def test_a_place_that_does_not_exist_is_one_line(dlq: Dlq) -> None:
     dlq.bury({})
     for name in ("replay", "reject", "list"):

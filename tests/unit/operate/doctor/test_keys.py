@@ -62,7 +62,7 @@ def test_keys_that_are_held_for_more_than_a_day_are_findings() -> None:
     assert of_held() == of_held(young) == []
     assert of_held(young, old, late) == [
         "Billing: 1 key held by a dead letter: one for 2.1 days, behind 0:2: replay or reject it:"
-        " flux dlq list --load FILE Billing",
+        " flux dlq list --load FILE Billing; if it was deleted: flux dlq reject --load FILE Billing --deleted",
         "Billing: 1 key held by a record that is due: one for 2.0 days, behind 1:7: start workers of all its stages",
     ]
 
