@@ -53,7 +53,7 @@ def command(sources: tuple[str, ...], limit: int, as_json: bool, task: str | Non
             short(key_of(row.key), 60),
             short(f"schedule {row.schedule}" if row.schedule else f"id {row.id}" if row.id else "", 60),
             row.attempt,
-            short(row.error),
+            short(row.why),
             f"{row.topic} {row.partition}:{row.offset}",
         )
         shown.add_row(*map(cell, parts))
@@ -82,5 +82,6 @@ def _object(row: WaitingRow) -> dict[str, Any]:
         "schedule": row.schedule or None,
         "attempt": row.attempt,
         "error": row.error or None,
+        "follows": row.follows,
         "written": row.written,
     }

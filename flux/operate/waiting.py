@@ -9,6 +9,7 @@ import attrs
 
 from flux.consuming.topic_setup import REQUEST_TIMEOUT
 from flux.core import flux_headers
+from flux.core.flux_headers import FluxHeaders
 from flux.core.named_work import NamedWork, Names
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
@@ -22,6 +23,7 @@ from flux.system import SYSTEM
 MAX_READ = 10_000
 """Records, of all retry topics together."""
 SHOWN = 100
+FOLLOWS = "behind an earlier record of its key"
 _MAX_ERROR = 200
 STEPS = (
     (0, "due now"),
@@ -56,6 +58,14 @@ class WaitingRow:
     """Of a schedule: the time that it is for, in milliseconds since the epoch."""
     last_tick: tuple[int, int] | None = attrs.field(default=None, order=False)
     """Of a schedule: the tick before it, and when its call began, in milliseconds since the epoch; None: not known."""
+
+    follows: bool = attrs.field(default=False, order=False)
+    """Whether it was moved uncalled, behind an earlier record of its key (`retry_order`)."""
+
+    @property
+    def why(self) -> str:
+        """The error of its last call, or that it follows another record."""
+        return self.error or (FOLLOWS if self.follows else "")
 
     @property
     def wait(self) -> float:
@@ -156,7 +166,12 @@ class StageReading:
             schedule=name if named is not None and named.kind == "schedule" else "",
             tick=0 if named is None else named.tick,
             last_tick=_last_tick(message.headers.get(flux_headers.LAST_TICK)),
+            follows=_follows(message.flux_headers),
         )
+
+
+def _follows(headers: FluxHeaders) -> bool:
+    return headers.order is not None and headers.attempts == headers.replays == 0
 
 
 def _last_tick(value: bytes | None) -> tuple[int, int] | None:

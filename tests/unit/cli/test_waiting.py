@@ -71,6 +71,18 @@ def test_it_lists_what_is_due_next_first_without_what_is_void(waiting: Waiting) 
     ]
 
 
+def test_a_record_that_follows_another_one_of_its_key_says_so(waiting: Waiting) -> None:
+    waiting.write(60, ("flux-order", b"7"), key=b"follows")
+    waiting.write(70, ("flux-order", b"8"), ("flux-error-type", b"Timeout"), ("flux-attempts", b"1"), key=b"failed")
+    waiting.write(80, ("flux-order", b"9"), ("flux-replays", b"1"), key=b"replayed")
+    follows, failed, replayed = waiting().stdout.splitlines()[2:]
+    assert "follows 1 behind an earlier record of its key orders-billing-try-1 0:0" in " ".join(follows.split())
+    assert "Timeout" in failed
+    assert "behind" not in failed + replayed
+    objects = [json.loads(line) for line in waiting("--json").stdout.splitlines()]
+    assert [(each["follows"], each["error"]) for each in objects] == [(True, None), (False, "Timeout"), (False, None)]
+
+
 def test_it_says_that_there_are_more(waiting: Waiting) -> None:
     for seconds in range(3):
         waiting.write(60 + seconds)

@@ -1,4 +1,4 @@
-"""The button that cancels delayed work."""
+"""The page of waiting records, and the button that cancels delayed work."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def test_it_cancels_what_waits_and_the_history_says_who_did() -> None:
     assert (record.by, record.action, record.result) == ("local", "cancel", "cancelled")
     assert (record.places, record.details) == (("0:1",), {"id": "r-2"})
     assert "cancel" in text_of(web.get("/tasks/Billing/dead-letters/history"))
+
+
+def test_it_says_which_records_follow_an_earlier_one_of_their_key() -> None:
+    web = Web()
+    due = (flux_headers.DUE, str(NOW_MS + 30_000).encode())
+    headers = [(flux_headers.ATTEMPTS, b"0"), due, (flux_headers.ORDER, b"7")]
+    web.yard.kit.write(ProducerRecord(b"v", b"k", headers, 0, NOW_MS), topic=RETRY)
+    web.take_sample()
+    assert "behind an earlier record of its key" in text_of(web.get(PAGE))
 
 
 @pytest.mark.parametrize(
