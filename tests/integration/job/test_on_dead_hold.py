@@ -83,20 +83,22 @@ def test_followers_wait_until_the_dead_letter_is_replayed_or_rejected(lab: Lab, 
         wait_for(lambda: lab.settled(task), "all is committed")
 
 
-def test_a_key_is_held_through_kills_and_rebalances(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "query"), [("confluent", "?session.timeout.ms=6000"), ("aiokafka", "?session_timeout_ms=6000")]
+)
+def test_a_key_is_held_through_kills_and_rebalances(lab: Lab, scheme: str, query: str) -> None:
     task = lab.task(lambda message: None, partitions=2, retry_order="key", on_dead="hold", retries=1, wait=0.2)
     calls, fixed = lab.directory / "calls", lab.directory / "fixed"
     calls.touch()
     lab.write(task.topic, *((b"%d" % n, b"key") for n in range(6)))
     path = lab.load(TASK, TOPIC=task.topic, GROUP=task.group_id, CALLS=str(calls), FIXED=str(fixed))
-    operator = Operator(lab, task, "confluent")
-    query = "?session.timeout.ms=6000"
-    first = lab.process(path, "Work", "--create-topics", query=query)
+    operator = Operator(lab, task, scheme)
+    first = lab.process(path, "Work", "--create-topics", query=query, scheme=scheme)
     wait_for(lambda: operator.held() == (1, 1) and lab.dead(task), "the dead letter holds its key")
-    second = lab.process(path, "Work", query=query)
+    second = lab.process(path, "Work", query=query, scheme=scheme)
     first.kill()
     first.wait(10)
-    third = lab.process(path, "Work", query=query)
+    third = lab.process(path, "Work", query=query, scheme=scheme)
     assert {number for number, _ in lines_of(calls)} == {0}
     operator.replay("key")  # it fails once more, whoever calls it
     wait_for(lambda: any(was_replayed(each) for each in lab.dead(task)), "it is dead again")
