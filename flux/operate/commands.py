@@ -105,7 +105,7 @@ def command_of(policy: Policy, action: Action, by: str, **more: object) -> Worke
     fields = {"action": action, "topic": stages.topic, "group": stages.group, "id": uuid.uuid4().hex, "by": by}
     try:
         return WorkerCommand(**{**fields, **more})  # type: ignore[arg-type]
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # validators show the value, whose repr may raise anything
         raise ConfigurationError(f"{action.value}: {error.args[0] if error.args else error}") from None
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json as json_module
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,11 @@ from flux.adapters.memory import Broker, MemoryAdapter
 from flux.config import AdapterChoice
 from flux.core.control.commands import Action
 from flux.core.errors import ConfigurationError, FluxError
+from flux.core.policy import Policy
 from flux.core.ports import ProducerRecord, ProducerSettings
-from flux.core.validation import Seconds, plain
+from flux.core.validation import Seconds, check_whole
 from flux.core.validation import seconds as plain_seconds
 from flux.operate.commands import rate_of
-from flux.operate.dlq.filters import Filter
 from flux.operate.dlq.reject import reject
 from flux.operate.dlq.replay import Replay
 from flux.operate.dlq.replay_plan import ReplayOptions, plan_replay
@@ -28,6 +28,8 @@ from flux.producer import Producer
 from flux.producing.encoding import HeadersLike, encode, encode_headers
 from flux.producing.registry import PRODUCERS
 from flux.task import Task
+from flux.testing import arguments as given
+from flux.testing.arguments import AnyTask, AnyTopic
 from flux.testing.clock import Clock
 from flux.testing.clusters import Clusters
 from flux.testing.commands import Commands, stage_of
@@ -37,8 +39,6 @@ from flux.testing.waiting import WaitingRecord, waiting_records
 from flux.testing.working import HandlerFailure, Life, Summary, Working, in_all, perform, perform_async
 from flux.worker import Worker
 
-AnyTask = type[Task] | Task
-AnyTopic = str | type[Producer] | Producer | AnyTask
 _numbers = itertools.count(1)
 
 
@@ -87,6 +87,7 @@ class Kit:
     def provide(self, task: AnyTask, **attributes: Any) -> None:
         """From now on, runs of the task give it these attributes in place of entering its `resources`; `setup` and
         `close` are called as always. Raises ConfigurationError for a task without `resources`."""
+        given.check_task(task)
         cls = task if isinstance(task, type) else type(task)
         if cls.resources is Task.resources:
             raise ConfigurationError(f"{cls.__name__} has no resources")
@@ -94,6 +95,7 @@ class Kit:
 
     def _lives(self, tasks: tuple[AnyTask, ...], stages: str | None, at_most: int, to_the_end: bool) -> Life:
         """One, and another one after each `restart`."""
+        check_whole("at_most", at_most, 1)
         summaries: list[Summary] = []
         while len(summaries) < at_most:
             working = self._working(tasks, stages, at_most, to_the_end)
@@ -116,8 +118,8 @@ class Kit:
     def replay(self, task: AnyTask, *dead_letters: StoredRecord) -> int:
         """As `flux dlq replay`: the next run calls these dead letters again, by default all open ones. Returns how
         many. Raises FluxError."""
-        adapter, policy, criteria = self._adapter(task.adapter), task.policy(), _chosen(dead_letters)
-        plan = plan_replay(adapter.admin(), policy, ReplayOptions(criteria, again=bool(dead_letters)))
+        adapter, policy = self._task(task)
+        plan = plan_replay(adapter.admin(), policy, ReplayOptions(given.chosen(dead_letters), again=bool(dead_letters)))
         result = Replay(plan, adapter, adapter.admin(), system=self._machine).run()
         if result.failed:
             raise FluxError(result.stopped)
@@ -125,8 +127,8 @@ class Kit:
 
     def reject(self, task: AnyTask, *dead_letters: StoredRecord) -> int:
         """As `flux dlq reject`: these are no longer open, by default all. Returns how many. Raises FluxError."""
-        adapter = self._adapter(task.adapter)
-        found = reject(adapter, adapter.admin(), task.policy(), _chosen(dead_letters), system=self._machine)
+        adapter, policy = self._task(task)
+        found = reject(adapter, adapter.admin(), policy, given.chosen(dead_letters), system=self._machine)
         return len(found.rejected)
 
     # ---- commands, as of operators: for the runs from now on, and at once for one that is going on
@@ -141,20 +143,23 @@ class Kit:
 
     def set_rate(self, task: AnyTask, rate: float | str, *, seconds: Seconds | None = None) -> None:
         """As `flux set-rate`: calls a second, "none" or "default"."""
-        self._command(task, Action.SET_RATE, rate=rate_of(str(rate)), seconds=plain_seconds(seconds))
+        of = rate_of(given.rate_text(rate))
+        self._command(task, Action.SET_RATE, rate=of, seconds=plain_seconds(seconds))
 
     def skip(self, task: AnyTask, record: StoredRecord, *, why: str = "") -> None:
         """As `flux skip`: this record of a topic of the task becomes a dead letter without a call."""
-        place = {"partition": record.partition, "offset": record.offset}
-        stage = stage_of(task.policy(), record.topic)
-        self._command(task, Action.SKIP, stage=stage, why=why, **place)
+        _, policy = self._task(task)
+        partition, offset = given.place_of(record)
+        stage = stage_of(policy, record.topic)
+        self._command(task, Action.SKIP, stage=stage, why=why, partition=partition, offset=offset)
 
     def restart(self, task: AnyTask) -> None:
         """As `flux restart`, in a call: the run stops its tasks gracefully, and starts them anew."""
         self._command(task, Action.RESTART)
 
     def _command(self, task: AnyTask, action: Action, **fields: object) -> None:
-        self._commands.give(self._adapter(task.adapter).cluster, task.policy(), action, **fields)
+        adapter, policy = self._task(task)
+        self._commands.give(adapter.cluster, policy, action, **fields)
 
     # ---- producing
 
@@ -173,6 +178,7 @@ class Kit:
         """Writes a record as another program would. `value`: bytes, str or None; or `json`: a value to encode.
         `timestamp`: milliseconds since the epoch, by default now. Raises BrokerError, ConfigurationError."""
         name, cluster = self._place(topic, adapter)
+        given.check_partition(partition)
         data = encode(value, "value") if json is ANYTHING else json_module.dumps(json).encode()
         record = ProducerRecord(data, encode(key, "key"), encode_headers(headers), partition, timestamp)
         ends: list[tuple[Exception | None, Any]] = []
@@ -195,15 +201,16 @@ class Kit:
 
     def dead_letters(self, task: AnyTask) -> Records:
         """The dead letters of a task."""
-        stages = task.policy().stages
-        return self.topic(stages[stages.dead].topic, adapter=self._adapter(task.adapter))
+        adapter, policy = self._task(task)
+        return self.topic(policy.stages[policy.stages.dead].topic, adapter=adapter)
 
     def waiting(self, task: AnyTask) -> list[WaitingRecord]:
         """Records that wait in the retry topics of a task, in due order, without those that were replaced or
         cancelled."""
-        policy, broker, now = task.policy(), self.broker(task), self._machine.now()
+        adapter, policy = self._task(task)
         stages = [policy.stages[number] for number in range(1, policy.stages.dead)]
-        found = [each for stage in stages for each in waiting_records(stage, broker, now)]
+        now = self._machine.now()
+        found = [each for stage in stages for each in waiting_records(stage, adapter.broker, now)]
         return sorted(found, key=lambda each: (each.due or 0.0, each.stage))
 
     def assert_produced(
@@ -245,17 +252,20 @@ class Kit:
     def broker(self, of: AnyTask | type[Producer] | Producer | AdapterChoice = None) -> Broker:
         """The in-memory broker of a task, a producer or an adapter, for its topics, committed offsets, outages and
         faults; None: the process's."""
-        return self._adapter(of.adapter if _has_topic(of) else of).broker  # type: ignore[union-attr,arg-type]
+        return self._adapter(of.adapter if given.has_topic(of) else of).broker  # type: ignore[arg-type]
 
     def _adapter(self, choice: AdapterChoice) -> MemoryAdapter:
         adapter = config.resolve_adapter(choice)
         assert isinstance(adapter, MemoryAdapter)
         return adapter
 
+    def _task(self, task: AnyTask) -> tuple[MemoryAdapter, Policy]:
+        given.check_task(task)
+        return self._adapter(task.adapter), task.policy()
+
     def _place(self, topic: AnyTopic, adapter: AdapterChoice) -> tuple[str, MemoryAdapter]:
-        if isinstance(topic, str):
-            return plain(topic), self._adapter(adapter)
-        return plain(topic.topic), self._adapter(topic.adapter if adapter is None else adapter)
+        own = topic.adapter if given.has_topic(topic) else None
+        return given.topic_name(topic), self._adapter(own if adapter is None else adapter)
 
     def _read(self, name: str, broker: Broker) -> Records:
         return Records(f"topic {name}", map(StoredRecord.of, broker.records(name)))
@@ -283,14 +293,6 @@ def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = 
         clusters.recover()
         PRODUCERS.start_over(before)
         clusters.forget()
-
-
-def _chosen(dead_letters: Sequence[StoredRecord]) -> Filter:
-    return Filter(only=frozenset((each.partition, each.offset) for each in dead_letters) if dead_letters else None)
-
-
-def _has_topic(of: object) -> bool:
-    return isinstance(of, Task | Producer) or (isinstance(of, type) and issubclass(of, Task | Producer))
 
 
 def _topics_with_records(adapter: MemoryAdapter) -> list[str]:

@@ -1,0 +1,54 @@
+"""What a test gives the kit: a mistake is refused in one line that says what to give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from flux.core.errors import ConfigurationError
+from flux.core.validation import check_whole, plain, shown
+from flux.operate.dlq.filters import Filter
+from flux.producer import Producer
+from flux.task import Task
+from flux.testing.records import StoredRecord
+
+AnyTask = type[Task] | Task
+AnyTopic = str | type[Producer] | Producer | AnyTask
+
+
+def has_topic(of: object) -> TypeGuard[AnyTask | type[Producer] | Producer]:
+    return isinstance(of, Task | Producer) or (isinstance(of, type) and issubclass(of, Task | Producer))
+
+
+def check_task(task: object) -> None:
+    """Raises ConfigurationError, as the others do."""
+    if not (isinstance(task, Task) or (isinstance(task, type) and issubclass(task, Task))):
+        raise ConfigurationError(f"the kit takes a Task class or an instance of one here, not {shown(task)}")
+
+
+def topic_name(topic: object) -> str:
+    name = topic.topic if has_topic(topic) else topic
+    if not isinstance(name, str):
+        raise ConfigurationError(f"the kit takes a topic's name, a task or a producer here, not {shown(topic)}")
+    return str(plain(name))
+
+
+def place_of(record: object) -> tuple[int, int]:
+    """Its partition and offset."""
+    if not isinstance(record, StoredRecord):
+        raise ConfigurationError(f"the kit takes a record that it has returned here, not {shown(record)}")
+    return record.partition, record.offset
+
+
+def rate_text(rate: object) -> str:
+    return rate if isinstance(rate, str) else shown(rate)
+
+
+def check_partition(partition: object) -> None:
+    if partition is not None:
+        check_whole("partition", partition, 0)
+
+
+def chosen(dead_letters: Sequence[StoredRecord]) -> Filter:
+    """None: all."""
+    return Filter(only=frozenset(map(place_of, dead_letters)) if dead_letters else None)
