@@ -47,9 +47,9 @@ class KafkaAdapter:
         system: System = SYSTEM,
     ) -> None:
         self._bootstrap = self._config.checked_bootstrap(bootstrap)
-        self._shared = self._config.checked(options or {})
-        self._consumer = self._config.checked({**self._shared, **(consumer or {})})
-        self._producer = self._config.checked({**self._shared, **(producer or {})})
+        self._shared = self._config.checked(_mapping("options", options))
+        self._consumer = self._config.checked({**self._shared, **_mapping("consumer", consumer)})
+        self._producer = self._config.checked({**self._shared, **_mapping("producer", producer)})
         self._mask = Mask(self._consumer, self._producer)
         self._system = system
         self._prepare()
@@ -63,6 +63,13 @@ class KafkaAdapter:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._bootstrap!r}, {shown(self._shared)!r})"
+
+
+def _mapping(name: str, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if options is not None and not isinstance(options, Mapping):
+        given = type(options).__name__
+        raise ConfigurationError(f"{name} of an adapter: give a dictionary of the client's options, not a {given}")
+    return options if options is not None else {}
 
 
 def member_client_id(task: str) -> str:

@@ -16,6 +16,7 @@ import attrs
 
 from flux.core.error_text import members_of
 from flux.core.errors import ConfigurationError
+from flux.core.validation import shown
 from flux.serde.typed import AS_THEY_ARE, OUTCOMES, type_name
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def model_deserializer(model: type[M], converter: Converter | None = None) -> Ca
 
 def _checked(model: type) -> type:
     if not (isinstance(model, type) and (attrs.has(model) or dataclasses.is_dataclass(model))):
-        raise ConfigurationError(f"a model is an attrs class or a dataclass, not {model!r}")
+        raise ConfigurationError(f"a model is an attrs class or a dataclass, not {shown(model)}")
     return model
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.core.engine.verdicts import Pause, Retry
 from flux.core.errors import ConfigurationError
+from flux.core.text import one_line
 from flux.serde.models import json_deserializer, json_serializer
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _with_pauses(deserialize: Deserializer) -> Deserializer:
 
 def _without_secrets(error: Exception) -> str:
     """An error may show the registry's URL, which may hold a password."""
-    return type(error).__name__ if "@" in str(error) else f"{type(error).__name__}: {error}"
+    return type(error).__name__ if "@" in str(error) else one_line(f"{type(error).__name__}: {error}")
 
 
 def _without_context(convert: Callable[[Any], Any] | None) -> Callable[[Any, Any], Any] | None:

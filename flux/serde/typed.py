@@ -14,6 +14,7 @@ from uuid import UUID
 
 from flux.core.engine.verdicts import Pause, Reject, Retry
 from flux.core.errors import ConfigurationError
+from flux.core.validation import shown
 
 OUTCOMES = (Pause, Reject, Retry, MemoryError)
 """What users' code in a model may raise to decide about a record, and a failure of the process."""
@@ -129,4 +130,4 @@ def instance_check(kind: Any) -> Callable[[Any], None]:
 
 
 def type_name(kind: Any) -> str:
-    return str(kind.__name__) if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    return str(kind.__name__) if isinstance(kind, type) and not get_args(kind) else shown(kind).replace("typing.", "")

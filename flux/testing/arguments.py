@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TypeGuard
 
 from flux.core.errors import ConfigurationError
-from flux.core.validation import check_whole, plain, shown
+from flux.core.validation import check_whole, is_number, plain, shown
 from flux.operate.dlq.filters import Filter
 from flux.producer import Producer
 from flux.task import Task
 from flux.testing.records import StoredRecord
+
+_LATEST = 253_402_300_799
+"""The end of the year 9999, in seconds since the epoch."""
 
 AnyTask = type[Task] | Task
 AnyTopic = str | type[Producer] | Producer | AnyTask
@@ -38,6 +43,21 @@ def place_of(record: object) -> tuple[int, int]:
     if not isinstance(record, StoredRecord):
         raise ConfigurationError(f"the kit takes a record that it has returned here, not {shown(record)}")
     return record.partition, record.offset
+
+
+def start_of(start: object) -> float:
+    """Seconds since the epoch."""
+    if isinstance(start, datetime):
+        start = start.timestamp()
+    if start is not None and not is_number(start, 0, _LATEST):
+        raise ConfigurationError(f"start = {shown(start)}: give seconds since the epoch, or a datetime")
+    return float(int(time.time())) if start is None else float(start)  # type: ignore[arg-type]
+
+
+def seed_of(seed: object) -> int:
+    if type(seed) is not int:
+        raise ConfigurationError(f"seed = {shown(seed)}: give a whole number")
+    return seed
 
 
 def rate_text(rate: object) -> str:

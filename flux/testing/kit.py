@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json as json_module
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -280,9 +279,7 @@ def kit(*, partitions: int = 1, seed: int = 0, start: float | datetime | None = 
     time, in seconds since the epoch or as a datetime; None: now, in whole seconds. Records that producers have buffered
     before are delivered first; settings that are changed meanwhile are restored at the end.
     """
-    if isinstance(start, datetime):
-        start = start.timestamp()
-    machine = Machine(float(int(time.time())) if start is None else start, seed)
+    machine = Machine(given.start_of(start), given.seed_of(seed))
     clusters = Clusters(f"flux-testing-{next(_numbers)}", machine, partitions)
     before = PRODUCERS.system
     PRODUCERS.start_over(machine)

@@ -19,6 +19,7 @@ from flux.adapters.aiokafka import AiokafkaAdapter
 from flux.adapters.confluent import ConfluentAdapter
 from flux.adapters.memory import MemoryAdapter
 from flux.core.validation import shown
+from flux.outbox import Guard, Relay, open_store
 from flux.testing import kit
 from flux.testing.machine import Stuck
 
@@ -209,6 +210,16 @@ class Sent(flux.Producer):
     topic = "orders"
 
 
+def entered(**arguments: Any) -> None:
+    with kit(**arguments):
+        pass
+
+
+@attrs.define
+class Row:
+    number: int = 0
+
+
 class Waiting(Bills):
     retries, wait = 1, 1
 
@@ -232,6 +243,17 @@ ARGUMENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "cancel": (flux.cancel, flux.cancel, {"task": Waiting, "id": "x"}),
     "every": (ticking, Waiting.every, {"cron": "0 6 * * *"}),
     "adapter_from_url": (flux.adapter_from_url, flux.adapter_from_url, {"url": "memory://x"}),
+    "ConfluentAdapter": (ConfluentAdapter, ConfluentAdapter, {"bootstrap": "127.0.0.1:9"}),
+    "AiokafkaAdapter": (AiokafkaAdapter, AiokafkaAdapter, {"bootstrap": "127.0.0.1:9"}),
+    "MemoryAdapter": (MemoryAdapter, MemoryAdapter, {"name": "odd"}),
+    "kit": (entered, kit, {}),
+    "open_store": (open_store, open_store, {"url": "sqlite:///odd"}),
+    "Guard": (Guard, Guard, {"name": "odd", "begin": lambda: None}),
+    "Relay": (Relay, Relay, {"store": open_store("sqlite:///odd")}),
+    "avro": (flux.serde.avro, flux.serde.avro, {"kind": Row, "registry": "http://127.0.0.1:9"}),
+    "json_schema": (flux.serde.json_schema, flux.serde.json_schema, {"kind": Row, "registry": "http://127.0.0.1:9"}),
+    "model_serializer": (flux.serde.model_serializer, flux.serde.model_serializer, {"model": Row}),
+    "model_deserializer": (flux.serde.model_deserializer, flux.serde.model_deserializer, {"model": Row}),
     "task": (flux.task, flux.task, {"topic": "orders", "group_id": "billing"}),
 }
 
@@ -243,6 +265,7 @@ ARGUMENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         pytest.param(make, given_, name, id=f"{called}-{name}")
         for called, (make, public, given_) in ARGUMENTS.items()
         for name, each in inspect.signature(public).parameters.items()
+        if name not in ("system", "kind")  # a port, and a type
         if each.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ],
 )
