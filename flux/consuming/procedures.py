@@ -25,6 +25,8 @@ from flux.consuming.effects import Procedure
 from flux.consuming.start_requests import (
     DENIED,
     REQUEST_TIMEOUT,
+    TRANSACTION_REST,
+    await_transaction,
     choose_offsets,
     count_partitions,
     find_start,
@@ -42,7 +44,6 @@ Clock = Callable[[], float]
 
 _LAST_COMMIT_TIMEOUT = 1.0  # seconds for a commit that is not retried
 _PERMIT_REST = 0.05  # longest wait in seconds, for a permit or for a run that others process, before the next poll
-_TRANSACTION_REST = 0.02  # longest wait in seconds for a transaction, before it is requested again
 _UNKNOWN_TOPIC_REST = 0.05  # seconds until a topic that is not known yet is polled again
 
 
@@ -137,6 +138,7 @@ def assign(engine: Engine, partitions: Sequence[TopicPartition], now: Clock) -> 
         chosen = yield from choose_offsets(engine, offsets)
 
     if partitions:
+        yield from await_transaction(engine)
         yield from retry_until_answered(engine, request, lambda: not engine.stopping)
     if engine.call_limits.share is not None:
         yield from retry_until_answered(engine, lambda: count_partitions(engine), lambda: not engine.stopping)
@@ -166,7 +168,7 @@ def revoke(
     until = now() + min(REQUEST_TIMEOUT, max(1.0, deadline() - now()))
     while in_transactions and offsets and not engine.uncommitted and now() < until:
         yield do.Transact()
-        yield do.Rest(_TRANSACTION_REST)
+        yield do.Rest(TRANSACTION_REST)
         offsets = engine.commit(now(), partitions, at_once=True)
     if offsets and not engine.uncommitted and not in_transactions:
         try:
@@ -231,7 +233,7 @@ def _leave_transactions(engine: Engine, now: Clock, deadline: Clock) -> Procedur
             return
         yield do.Transact()
         engine.polled((yield do.Poll(1, 0.01)), now())
-        yield do.Rest(_TRANSACTION_REST)
+        yield do.Rest(TRANSACTION_REST)
 
 
 def _reset(engine: Engine, partition: TopicPartition, now: Clock) -> Procedure[None]:

@@ -18,6 +18,8 @@ Clock = Callable[[], float]
 
 REQUEST_TIMEOUT = 10.0
 """Seconds for one request to the cluster."""
+TRANSACTION_REST = 0.02
+"""Longest wait in seconds for a transaction, before the next look at it."""
 DENIED = (Fault.DENIED, Fault.LOGIN, Fault.FATAL)
 
 
@@ -48,6 +50,15 @@ def retry_until_answered(
             engine.log(LogEvent(Level.WARNING, text, kind=("start", failed)))
             yield do.Write()
             yield do.Rest(1.0)
+
+
+def await_transaction(engine: Engine) -> Procedure[None]:
+    """Waits for the end of the transaction that is being written. Partitions may be lost and come back while their
+    offsets are on their way to the group: brokers since Kafka 4.3 accept them then, as the member has kept the
+    partitions (KIP-1251), and who read committed offsets before would call records again that are done."""
+    sealed = engine.transactions.sealed
+    while sealed is not None and engine.transactions.sealed is sealed and not engine.stopping:
+        yield do.Rest(TRANSACTION_REST)
 
 
 def count_partitions(engine: Engine) -> Procedure[None]:

@@ -106,6 +106,10 @@ class Consumer(MemoryConsumer):
         self._back: dict[TopicPartition, int] = {}
         """Where cursors were before they were set back."""
         self._slow: deque[tuple[Any, Any]] = deque()
+        self.rejoins = False
+        """Whether it is to take its partitions for lost, as librdkafka does when the group's coordinator moves."""
+        self._kept: set[int] = set()
+        """Partitions that it took for lost, while its group did not."""
         world.consumers.append(self)
 
     def mine(self) -> list[TopicPartition]:
@@ -118,6 +122,26 @@ class Consumer(MemoryConsumer):
         self.truth.polled(self, polled)
         self.see_membership()
         return polled
+
+    def _rebalance(self, now: float) -> Callable[[], None] | None:
+        if self.rejoins:
+            self.rejoins = False
+            lost = list(self._cursors)
+            self._kept.update(lost)
+            if lost:
+                return lambda: self._lost(lost)
+        step = super()._rebalance(now)
+        if step is not None or not self._kept or not self._cluster.available:
+            return step
+        group, member, kept = self._cluster.group(self._group, self._topic), self._member, sorted(self._kept)
+        self._kept.clear()
+        mine = [p for p in kept if group.owner.get(p) is member]
+        assert member is not None
+        if moving := [p for p in mine if group.target.get(p) is not member]:
+            group.release(member, moving)
+        logs = self._cluster.topics[self._topic].logs
+        again = {TopicPartition(self._topic, p): logs[p] for p in mine if group.target.get(p) is member}
+        return (lambda: self._assigned(again)) if again else None
 
     def _fetch(self, max_records: int) -> PollResult:
         world = self.world

@@ -117,6 +117,9 @@ class Events:
     def on_kick_in_a_transaction(self, event: Event) -> None:
         self._end_at(event, "is evicted")
 
+    def on_rejoin_in_a_transaction(self, event: Event) -> None:
+        self._end_at(event, "rejoins")
+
     def _end_at(self, event: Event, how: str) -> None:
         life = self._world.lives.get(event.worker)
         if life is not None:
@@ -125,7 +128,11 @@ class Events:
             self._world.failures.end_at(life.process, how, steps[number // 2], bool(number % 2), event.length)
 
     def end(self, process: Process, how: str, seconds: float) -> None:
-        """A process crashes, freezes, or is evicted in a step of a transaction."""
+        """A process crashes, freezes, is evicted, or rejoins its groups, in a step of a transaction."""
+        if how == "rejoins":
+            for consumer in [each for each in self._world.consumers if each.process is process]:
+                self._rejoin(consumer)
+            return
         if how == "is evicted":
             for consumer in [each for each in self._world.consumers if each.process is process]:
                 if consumer._member is not None:
@@ -172,6 +179,18 @@ class Events:
         self._world.truth.note(f"is evicted from {consumer.group_id}", consumer.process)
         with self._world.cluster.lock:
             self._world.cluster.group(consumer.group_id, consumer.topic).leave(consumer._member)  # type: ignore[arg-type]
+
+    def on_rejoin(self, event: Event) -> None:
+        """A member's client takes its partitions for lost, and gets them again: its group did not notice."""
+        here = [each for each in self._world.consumers if not each.process.dead and each._member is not None]
+        if here:
+            self._rejoin(here[int(event.choice * len(here))])
+
+    def _rejoin(self, consumer: Consumer) -> None:
+        self._world.truth.counted["rejoins"] += 1
+        self._world.truth.excused.add(consumer.process)
+        self._world.truth.note(f"rejoins {consumer.group_id}", consumer.process)
+        consumer.rejoins = True
 
     def on_jump(self, event: Event) -> None:
         life = self._world.lives.get(event.worker)

@@ -100,7 +100,7 @@ class Faults:
         return InDoubt("no answer, and committed", Fault(what))
 
     def end_at(self, process: Process, how: str, step: str, after: bool, seconds: float) -> None:
-        """A process crashes, freezes, or is evicted before or after a step of its next transaction."""
+        """A process crashes, freezes, is evicted or rejoins before or after a step of its next transaction."""
         self._ends[process] = how, step, after, seconds
 
     def ends_here(self, process: Process, step: str, after: bool) -> bool:

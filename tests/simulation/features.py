@@ -48,6 +48,9 @@ def draw(seed: int, focus: Sequence[str] = (), wanted: Sequence[str] | None = No
     rng = random.Random(f"{seed}/exactly-once")
     if EXACTLY_ONCE in (wanted or ()) or (wanted is None and rng.random() < 0.4):
         scenario = _exactly_once(scenario, rng, wanted is not None)
+    rng = random.Random(f"{seed}/rejoins")
+    if wanted is None and not focus and rng.random() < 0.3:
+        scenario = _rejoins(scenario, rng)
     rng = random.Random(f"{seed}/kills")
     if KILLS in (wanted or ()) or (wanted is None and not focus and rng.random() < 0.15):
         return _kills(scenario, rng)
@@ -215,6 +218,20 @@ def _kills(scenario: Scenario, rng: random.Random) -> Scenario:
     events = tuple(event for event in scenario.events if event.kind not in VANISHING)
     settings = {"max_crashes": rng.choice((2, 2, 3, 4)), "max_metadata": 4095}
     return attrs.evolve(_with_settings(scenario, **settings), events=events, dead_too=False)
+
+
+def _rejoins(scenario: Scenario, rng: random.Random) -> Scenario:
+    """Members that take their partitions for lost and get them again, while their groups notice nothing."""
+    kinds = ["rejoin"]
+    if any("exactly_once" in task.settings for task in scenario.tasks):
+        kinds += ["rejoin in a transaction"] * 3
+
+    def event() -> Event:
+        at = rng.choice(scenario.records).at + rng.choice((0.0, 0.01, 0.2, 2.0))
+        return Event(rng.choice(kinds), at, 0, rng.randrange(len(scenario.workers)), 0.0, rng.random())
+
+    events = (*scenario.events, *(event() for _ in range(rng.choice((1, 2, 4)))))
+    return attrs.evolve(scenario, events=tuple(sorted(events, key=lambda each: each.at)))
 
 
 VANISHING = ("crash", "freeze", "deploy", "crash in a transaction", "freeze in a transaction")

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from flux.consuming import procedures
 from flux.consuming.coordinator.sealing import Part, Sealing
 from flux.consuming.transaction_writer import TransactionWriter
 from flux.core.engine import Engine, transactions
@@ -98,6 +99,11 @@ class _Late:
 def a_former_owner_commits_by_its_present_membership() -> Mutation:
     parts = Sealing.parts
     return Sealing, "parts", lambda self: [_Late(part) for part in parts(self)]
+
+
+@mutant("rejoin in a transaction", features=_EXACT)
+def start_offsets_are_read_while_a_transaction_is_written() -> Mutation:
+    return procedures, "await_transaction", lambda engine: iter(())
 
 
 @mutant("transactions", features=_EXACT)

@@ -87,7 +87,7 @@ def test_a_seed_draws_from_all_kinds_of_trouble() -> None:
         "loop",
         "loop-threads",
     }
-    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 26
+    assert len({event.kind for scenario in scenarios for event in scenario.events}) == 28
     uses = {name for scenario in scenarios for task in scenario.tasks for name in task.settings}
     assert uses >= {"in_place_retries", "give_up_after", "rate_limit", "timeout", "max_batch"}
     exact = [any("exactly_once" in task.settings for task in scenario.tasks) for scenario in scenarios]

@@ -102,4 +102,5 @@ class TransactionalClient:
         if latency and name not in ("begin", "partitions"):
             machine.park(latency * self._world.random.random())
         if self._world.failures.ends_here(self._process, name, after):
-            machine.park(self._world.random.random())  # nobody comes back to a process that is dead
+            # nobody comes back to a process that is dead; one that rejoins has its partitions again by then
+            machine.park(2 * self._world.random.random())

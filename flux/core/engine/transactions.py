@@ -226,6 +226,11 @@ class Transactions:
 
     # ---- state
 
+    @property
+    def sealed(self) -> Sealed | None:
+        """The transaction that is being written; None: none is."""
+        return self._sealed
+
     def postponed(self, at: float | None) -> float | None:
         """When what could be written from `at` on is written at the earliest; None: after a fact."""
         if at is None or self._sealed is not None:

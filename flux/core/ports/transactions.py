@@ -83,9 +83,11 @@ class TransactionPort(Protocol):
         self, membership: Membership, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float
     ) -> None:
         """Commits offsets of a group with the transaction; several groups may follow each other. Raises BrokerError;
-        FENCED if the member has left, was evicted, or has lost one of the partitions since it gave `membership`. Most
-        brokers also refuse a membership from before any rebalance, even if the member has kept the partitions, and no
-        broker checks the partitions of a present one: take it while the partitions are certainly owned, and late."""
+        FENCED if the member has left, was evicted, or has lost one of the partitions since it gave `membership`, all in
+        the group's view: a client may take partitions for lost that its group has left to it, and get them again. Most
+        brokers also refuse a membership from before any rebalance, even if the member has kept the partitions (not
+        Kafka since 4.3: KIP-1251), and no broker checks the partitions of a present one: take it while the partitions
+        are certainly owned, and late."""
         ...
 
     def commit(self, timeout: float) -> None:
