@@ -123,9 +123,14 @@ class HeldByName:
             behind = sum(0 if entry.key_queue is None else len(entry.key_queue.queue) for entry in entries)
             yield self._limits[index].setting, name, len(entries) + behind
 
-    def waits_for(self, limit: NameLimit, name: str) -> bool:
-        """Whether an entry waits for a limit of a name."""
-        return (self._indices[id(limit)], name) in self._waiting
+    def names_for(self, limit: NameLimit) -> set[str]:
+        """The names that entries have for a limit: of all that wait here, also for another limit."""
+        own = self._indices[id(limit)]
+        found = {name for index, name in self._waiting if index == own}
+        for (index, _), entries in self._waiting.items():
+            if index != own:
+                found |= {name for entry in entries if (name := self.names(entry)[own]) is not None}
+        return found
 
     def ended(self, entry: Entry, called: bool = True) -> None:
         """The call of an entry has ended. `called`: whether it was made."""

@@ -27,6 +27,11 @@ def found_outage(
     return count.paused
 
 
+def _may_open(breaker: CircuitBreaker, now: float) -> bool:
+    opens = breaker.opens_at(now)
+    return opens is not None and opens <= now
+
+
 @attrs.define(eq=False)
 class _Name:
     count: FailureCount
@@ -121,12 +126,11 @@ class BreakersByName:
         if now < self._look_at:
             return []
         self._look_at = now + LONGEST_PAUSE
-        forgotten = [name for name, each in self._paused.items() if self._is_left(name, each.breaker, now)]
+        may_open = {name for name, each in self._paused.items() if _may_open(each.breaker, now)}
+        if may_open:
+            may_open.difference_update(*(each.names_for(self) for each in self.watchers))
+        forgotten = [name for name in self._paused if name in may_open]
         return [NameResumed(name, self._paused.pop(name).breaker.since or now) for name in forgotten]
-
-    def _is_left(self, name: str, breaker: CircuitBreaker, now: float) -> bool:
-        opens = breaker.opens_at(now)
-        return opens is not None and opens <= now and not any(each.waits_for(self, name) for each in self.watchers)
 
     def _of(self, name: str) -> _Name | None:
         """Makes room for a name; None: there is none."""

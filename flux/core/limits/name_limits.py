@@ -67,8 +67,8 @@ class Watcher(Protocol):
     """Looks again at a name whose limit has changed."""
 
     def freed(self, limit: NameLimit, name: str) -> None: ...
-    def waits_for(self, limit: NameLimit, name: str) -> bool:
-        """Whether a record waits for it."""
+    def names_for(self, limit: NameLimit) -> set[str]:
+        """The names, for this limit, of all records that a limit holds back."""
         ...
 
 

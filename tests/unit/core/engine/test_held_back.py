@@ -21,6 +21,10 @@ def by_key(message: Message) -> bytes | None:
     return message.key
 
 
+def by_topic(message: Message) -> str | None:
+    return message.topic if message.key else None
+
+
 class Lab:
     def __init__(self, rate: float | None = None, calls: int = 1, name_of: NameOf = by_key) -> None:
         self.logged: list[LogEvent] = []
@@ -265,12 +269,25 @@ def test_a_time_that_has_come_for_a_name_that_waits_no_more_opens_nothing() -> N
 def test_a_name_has_records_that_wait_until_the_last_one_goes_on() -> None:
     lab = Lab()
     first, second = lab.entries(b"a", b"a")
-    assert not lab.held_back.waits_for(lab.calls, "a")
+    assert lab.held_back.names_for(lab.calls) == set()
     lab.admitted(first, second)
-    assert (lab.held_back.waits_for(lab.calls, "a"), lab.held_back.waits_for(lab.rates, "a")) == (True, False)
+    assert lab.held_back.names_for(lab.calls) == {"a"}
     lab.held_back.ended(first)
     lab.reopened(0.0)
-    assert not lab.held_back.waits_for(lab.calls, "a")
+    assert lab.held_back.names_for(lab.calls) == set()
+
+
+def test_a_record_has_its_names_for_all_limits_whichever_it_waits_for() -> None:
+    """Otherwise an outage of a name would be forgotten while its record waits for its rate."""
+    rates = RateByName(1, by_key)
+    breakers = BreakersByName(FailureRate(0.5, of=2, within=9, by=by_topic), by_topic)
+    held_back = HeldByName((rates, breakers), lambda event: None)
+    first, second = (entry(assignment(), offset, b"a") for offset in (0, 1))
+    nameless = entry(assignment(), 2, None)
+    assert held_back.admits(first, 100.0)
+    assert not held_back.admits(second, 100.0)
+    assert held_back.admits(nameless, 100.0)
+    assert (held_back.names_for(rates), held_back.names_for(breakers)) == ({"a"}, {second.message.topic})
 
 
 def test_what_waits_is_counted_by_setting_and_name() -> None:

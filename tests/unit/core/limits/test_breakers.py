@@ -25,8 +25,8 @@ class Watched:
     def freed(self, limit: object, name: str) -> None:
         self.names.append(name)
 
-    def waits_for(self, limit: object, name: str) -> bool:
-        return name in self.waiting
+    def names_for(self, limit: object) -> set[str]:
+        return self.waiting
 
 
 def breakers(share: float = 0.5, of: int = 4) -> BreakersByName:

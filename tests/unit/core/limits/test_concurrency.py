@@ -177,8 +177,8 @@ class Freed:
     def freed(self, limit: object, name: str) -> None:
         self.names.append(name)
 
-    def waits_for(self, limit: object, name: str) -> bool:
-        return False
+    def names_for(self, limit: object) -> set[str]:
+        return set()
 
 
 def test_so_many_calls_at_once_for_each_name() -> None:
