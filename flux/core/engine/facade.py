@@ -66,8 +66,7 @@ class Engine:
 
         # methods that need one part only are that part's, and documented there
         self.assigned = partitions.assigned
-        self.revoked = partitions.revoked
-        self.lost = partitions.lost
+        self.revoked, self.lost = partitions.revoked, partitions.lost
         self.reset = partitions.reset
         self.committed = partitions.committed
         self.must_commit, self.commit_abandoned = partitions.must_commit, partitions.commit_abandoned
@@ -88,8 +87,7 @@ class Engine:
         self.writes = retries.forwards.take
         self.running, self.checked = dispatch.running, dispatch.checked
         self.dispatch_mode = dispatch.dispatch_mode
-        self.ready = deadlines.ready
-        self.begins_at = deadlines.begins_at
+        self.ready, self.begins_at = deadlines.ready, deadlines.begins_at
         self.deadline = deadlines.deadline
         self.wants_alone = deadlines.wants_alone
         self.unclear = suspects.unclear
@@ -188,6 +186,8 @@ class Engine:
         """What the poll loop does next."""
         assignments, blocked = self._partitions.assignments, self.unacknowledged.blocked
         self._outages.relieve(assignments.values(), now)
+        if self.order is not None:
+            self.order.turn(assignments.values(), now)
         pause, resume, patient = self._work.pauses(assignments, self.open_forwards > 0, now, blocked)
         self._suspects.turn(self._deadlines.admits(now), now)
         return Turn(

@@ -83,11 +83,22 @@ class Parked:
 class Room:
     """Of partitions' metadata, for one more record that is done out of order."""
 
-    __slots__ = ("narrow",)
+    __slots__ = ("_seen", "narrow")
 
     def __init__(self) -> None:
-        self.narrow: set[KeyName] = set()
+        self.narrow: dict[KeyName, None] = {}
         """Keys of records that there was no room for."""
+        self._seen: list[tuple[int, int]] = []
+        """What the room of each partition depends on, at the last look."""
+
+    def may_be_wider(self, assignments: Iterable[Assignment]) -> bool:
+        """Whether there may be room for some of them since the last look."""
+        if not self.narrow:
+            return False
+        trackers = [(each, each.offset_tracker) for each in assignments if each.offset_tracker is not None]
+        seen = [(tracker.committable, each.in_flight + len(each.open)) for each, tracker in trackers]
+        before, self._seen = self._seen, seen
+        return seen != before
 
     def has(self, entry: Entry, name: KeyName) -> bool:
         assignment, offset_tracker = entry.assignment, entry.assignment.offset_tracker
@@ -95,7 +106,7 @@ class Room:
         others = assignment.in_flight + len(assignment.open)
         if entry.offset == offset_tracker.committable or offset_tracker.admits(entry.end, others):
             return True
-        self.narrow.add(name)
+        self.narrow[name] = None
         return False
 
 

@@ -8,7 +8,7 @@ it to that one's stage and due time. Why this keeps the order: docs/explanation/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.common import Common
@@ -50,7 +50,7 @@ class OrderedRetries:
         """Records that wait in memory for another one of their key."""
         self._active: dict[KeyName, tuple[Entry, Origin]] = {}
         """In a retry stage, the record of each key that is being called, until its entry has changed."""
-        self._ahead: set[KeyName] = set()
+        self._ahead: dict[KeyName, None] = {}
         """Keys of parked records whose entries were not read yet."""
         self._room = Room()
         self.holds = Holds(common.key_queues)
@@ -154,7 +154,7 @@ class OrderedRetries:
         (name, origin, version), view = place, self._view
         if version >= view.position:
             self.parked.add(name, entry)
-            self._ahead.add(name)
+            self._ahead[name] = None
             return False
         known, head = view.entry(origin), view.head(name)
         if known is not None and known.version == version and head == origin[1]:
@@ -228,7 +228,7 @@ class OrderedRetries:
 
     def read(self, changes: Sequence[Change], now: float) -> None:
         """These entries were read from the topic of keys."""
-        names, self._ahead = dict.fromkeys(self._ahead), set()
+        names, self._ahead = self._ahead, {}
         freed = {change.name for change in changes if change.freed}
         if freed and not self._main:
             self._common.delay_queue.bring_forward(follower_of(freed, self._view), self._common.wall_ms(now))
@@ -259,6 +259,10 @@ class OrderedRetries:
             self._review(name, now)
         self._late.remove()
 
+    def turn(self, assignments: Iterable[Assignment], now: float) -> None:
+        if self._room.may_be_wider(assignments):
+            self.ended(now)
+
     def make_room(self, now: float) -> None:
         """In a retry stage: records that could be called may wait for room in the metadata, and a follower that waits
         for them may be what holds back the committed offset. It moves behind them."""
@@ -280,14 +284,13 @@ class OrderedRetries:
         self.discard(assignment)
         self._late.forget(assignment)
         self.moves.forget(assignment)
-        for name in [name for name, (entry, _) in self._active.items() if entry.assignment is assignment]:
-            del self._active[name]
+        self._active = {name: each for name, each in self._active.items() if each[0].assignment is not assignment}
         self.holds.forget(assignment)
 
     # ---- records that wait in memory
 
     def _review(self, name: KeyName, now: float) -> None:
-        self._room.narrow.discard(name)
+        self._room.narrow.pop(name, None)
         for entry in self.parked.take(name):
             if not self._common.begins(entry.assignment):
                 continue

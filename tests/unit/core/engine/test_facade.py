@@ -13,6 +13,7 @@ from flux.core.limits.backpressure import FULL
 from flux.core.limits.call_limits import CallLimits
 from flux.core.ports import CommittedOffset, PollResult
 from unit.support.engine_support import AWAY, DENIED, STAGES, T0, T0_MS, Driver, policy
+from unit.support.order_support import Ordered
 
 
 def test_an_engine_names_its_topic_and_partitions() -> None:
@@ -331,3 +332,19 @@ def test_a_record_in_doubt_is_taken_alone() -> None:
     assert driver.nothing_to_take()
     driver.commit(0)
     assert driver.work(driver.take()) == [1]
+
+
+def test_a_turn_looks_again_at_records_that_wait_for_room_in_the_metadata() -> None:
+    driver = Ordered(1, max_metadata=0)
+    driver.assign(0)
+    driver.read()
+    driver.poll(driver.copy(0, 9, None, b"other"), driver.copy(1, 3, 0))
+    driver.order.read_to(1, driver.now)
+    run = driver.take()
+    assert driver.nothing_to_take()
+    assert len(driver.order.parked) == 1
+    driver.turn()
+    assert len(driver.order.parked) == 1
+    driver.work(run)
+    driver.turn()
+    assert len(driver.order.parked) == 0

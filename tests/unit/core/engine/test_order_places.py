@@ -92,7 +92,22 @@ def test_a_record_that_the_metadata_has_no_room_for_waits_unless_all_wait_for_it
     assert owner.offset_tracker is not None
     owner.offset_tracker.delivered(0, 3)
     assert not room.has(entry(owner, 1), (0, b"k"))
-    assert room.narrow == {(0, b"k")}
+    assert list(room.narrow) == [(0, b"k")]
     assert room.has(entry(owner, 0), (0, b"o"))
     assert [holds_back(entry(owner, offset)) for offset in (0, 1)] == [True, False]
     assert room.has(entry(assignment(), 1), (0, b"w"))
+
+
+def test_room_is_looked_for_when_something_of_a_partition_was_done_since_the_last_look() -> None:
+    owner, room = assignment(max_metadata=0), Room()
+    assert owner.offset_tracker is not None
+    owner.offset_tracker.delivered(0, 3)
+    assert not room.may_be_wider([owner]), "nothing waits"
+    assert not room.has(entry(owner, 1), (0, b"k"))
+    assert room.may_be_wider([owner]), "the first look"
+    assert not room.may_be_wider([owner])
+    owner.offset_tracker.done(0, 1)
+    assert room.may_be_wider([owner])
+    owner.in_flight += 1
+    assert room.may_be_wider([owner])
+    assert not room.may_be_wider([owner])

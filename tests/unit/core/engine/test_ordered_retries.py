@@ -605,6 +605,29 @@ def test_a_later_record_in_a_slice_is_queued_behind_one_of_its_key_that_is_queue
     assert [driver.headers(at)["flux-origin-offset"] for at in range(4)] == [b"0", b"1", b"2", b"3"]
 
 
+def test_what_waits_for_room_is_looked_at_again_when_a_copy_before_it_was_dropped() -> None:
+    """Both wait while a record before them is called, and the later one is looked at first."""
+    keys = Keys()
+    done = keys.set(3, b"b")
+    keys.remove(3)
+    version = keys.set(4, b"a")
+    keys.set(4, b"a")
+    driver = Ordered(1, keys, max_metadata=0)
+    driver.assign(0)
+    driver.read()
+    driver.poll(
+        driver.copy(0, 9, None, b"other"), driver.copy(1, 3, done, b"b", due=2), driver.copy(2, 4, version, b"a", due=1)
+    )
+    run = driver.take()
+    assert driver.nothing_to_take()
+    driver.work(run)
+    assert len(driver.order.parked) == 1
+    driver.turn()
+    assert driver.settle() == [TRY1]
+    driver.turn()
+    assert not driver.writes()
+
+
 def test_a_done_copy_waits_for_room_in_the_metadata() -> None:
     keys = Keys()
     done = keys.set(3)

@@ -71,7 +71,9 @@ def test_what_a_call_produced_and_the_offset_behind_it_are_sealed_together(drive
 
 def test_a_record_is_open_until_its_transaction_is_committed(driver: Driver) -> None:
     produce(driver, 0, b"a")
+    assert driver.engine.transactions.sealed is None
     sealed = seal(driver)
+    assert driver.engine.transactions.sealed is sealed
     assert not driver.engine.quiet
     assert not driver.engine.drained([P0])
     assert driver.engine.committable_offsets() == {P0: 0}
