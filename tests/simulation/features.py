@@ -234,7 +234,16 @@ def _rejoins(scenario: Scenario, rng: random.Random) -> Scenario:
     return attrs.evolve(scenario, events=tuple(sorted(events, key=lambda each: each.at)))
 
 
-VANISHING = ("crash", "freeze", "deploy", "crash in a transaction", "freeze in a transaction")
+VANISHING = (
+    "crash",
+    "freeze",
+    "deploy",
+    "crash in a transaction",
+    "freeze in a transaction",
+    # to lose partitions counts as a crash
+    "rejoin",
+    "rejoin in a transaction",
+)
 
 
 def _trouble(scenario: Scenario, rng: random.Random) -> Event:

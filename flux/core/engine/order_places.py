@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Container, Iterable, Iterator
+from operator import attrgetter
 
 from flux.core.engine.assignment import Assignment
 from flux.core.engine.key_order import KeyName, KeyOrder, Origin
@@ -10,6 +12,7 @@ from flux.core.engine.key_queues import KeyQueues
 from flux.core.engine.slices import Entry
 from flux.core.message import Message
 
+_OFFSET = attrgetter("offset")
 Place = tuple[KeyName, Origin, int]
 """A record's key, its place in the main topic, and the version of its copy; -1: it is in the main topic."""
 
@@ -42,11 +45,13 @@ def follower_of(names: Container[KeyName], view: KeyOrder) -> Callable[[Message]
 
 
 class Parked:
-    """Records of one stage that wait in memory, by key."""
+    """Records of one stage that wait in memory, by key. `main`: in the main stage, where all of a key are in one
+    partition, they stay in the order of their offsets."""
 
-    __slots__ = ("_count", "_entries")
+    __slots__ = ("_count", "_entries", "_main")
 
-    def __init__(self) -> None:
+    def __init__(self, main: bool = False) -> None:
+        self._main = main
         self._count = 0
         self._entries: dict[KeyName, list[Entry]] = {}
 
@@ -63,12 +68,21 @@ class Parked:
     def has_any(self, assignment: Assignment) -> bool:
         return any(entry.assignment is assignment for entries in self._entries.values() for entry in entries)
 
+    def has_before(self, name: KeyName, offset: int) -> bool:
+        """Of the main stage: whether an earlier record of a key waits."""
+        entries = self._entries.get(name)
+        return entries is not None and entries[0].offset < offset
+
     def add(self, name: KeyName, entry: Entry) -> None:
-        self._entries.setdefault(name, []).append(entry)
+        entries = self._entries.setdefault(name, [])
+        if self._main:
+            insort(entries, entry, key=_OFFSET)
+        else:
+            entries.append(entry)
         self._count += 1
 
     def take(self, name: KeyName) -> list[Entry]:
-        """Takes the records of a key, in the order in which they were added."""
+        """Takes the records of a key, in order."""
         entries = self._entries.pop(name, [])
         self._count -= len(entries)
         return entries

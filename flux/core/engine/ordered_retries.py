@@ -46,7 +46,7 @@ class OrderedRetries:
         self.moves = Moves(forwards, close, common.commits if common.policy.exactly_once else None)
         self._steps = OrderSteps(common, self.moves)
         self._late = LateEntries(self.moves, self._steps)
-        self.parked = Parked()
+        self.parked = Parked(self._main)
         """Records that wait in memory for another one of their key."""
         self._active: dict[KeyName, tuple[Entry, Origin]] = {}
         """In a retry stage, the record of each key that is being called, until its entry has changed."""
@@ -118,7 +118,7 @@ class OrderedRetries:
 
     def _may_call(self, name: KeyName, origin: Origin) -> bool:
         """In the main stage."""
-        if name in self.moves or name in self.parked or self._view.entry(origin) is not None:
+        if name in self.moves or self.parked.has_before(name, origin[1]) or self._view.entry(origin) is not None:
             return False
         head = self._view.head(name)
         return head is None or head > origin[1]

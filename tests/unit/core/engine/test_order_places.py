@@ -111,3 +111,13 @@ def test_room_is_looked_for_when_something_of_a_partition_was_done_since_the_las
     owner.in_flight += 1
     assert room.may_be_wider([owner])
     assert not room.may_be_wider([owner])
+
+
+def test_in_the_main_stage_records_of_a_key_wait_in_the_order_of_their_offsets() -> None:
+    parked, owner, name = Parked(main=True), assignment(), (0, b"k")
+    assert not parked.has_before(name, 9)
+    entries = [entry(owner, offset) for offset in (4, 2, 3)]
+    for each in entries:
+        parked.add(name, each)
+    assert [parked.has_before(name, offset) for offset in (1, 2, 3)] == [False, False, True]
+    assert [each.offset for each in parked.take(name)] == [2, 3, 4]

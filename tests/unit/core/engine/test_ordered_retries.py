@@ -605,6 +605,25 @@ def test_a_later_record_in_a_slice_is_queued_behind_one_of_its_key_that_is_queue
     assert [driver.headers(at)["flux-origin-offset"] for at in range(4)] == [b"0", b"1", b"2", b"3"]
 
 
+def test_a_record_is_called_before_later_ones_of_its_key_that_wait_for_room_however_often_it_is_looked_at() -> None:
+    """A former owner has moved them, and has not committed the offset of an earlier one."""
+    keys = Keys()
+    keys.set(1)
+    keys.set(2)
+    driver = Ordered(keys=keys, max_metadata=0)
+    driver.assign(0)
+    driver.read()
+    driver.poll(*(driver.record(offset) for offset in range(3)))
+    [owner] = driver.engine._partitions.of([driver.p0])
+    piece = owner.backlog[0]
+    for _ in range(3):
+        looked_at = driver.order.sift(owner, piece, driver.now)
+        assert looked_at is not None
+        piece = looked_at
+        assert [record.offset() for record in piece.records] == [0]
+        assert len(driver.order.parked) == 2
+
+
 def test_what_waits_for_room_is_looked_at_again_when_a_copy_before_it_was_dropped() -> None:
     """Both wait while a record before them is called, and the later one is looked at first."""
     keys = Keys()
