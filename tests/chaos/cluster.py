@@ -173,15 +173,15 @@ def running(router: Router | None = None) -> Iterator[Cluster]:
     """`router`: has the links to the brokers; without one, proxies are. Raises NoBroker, which says what is missing."""
     command = java_command(heap="256m")
     directory = Path(tempfile.mkdtemp(prefix="flux-chaos-", dir=scratch()))
-    ports = free_ports(4 * SIZE)
-    voters = ",".join(f"{number}@127.0.0.1:{ports[4 * number - 1]}" for number in range(1, SIZE + 1))
+    ports = free_ports(5 * SIZE)  # at once: nothing listens on them yet, so the next call may return the same ones
+    voters = ",".join(f"{number}@127.0.0.1:{ports[5 * number - 2]}" for number in range(1, SIZE + 1))
     nodes: list[Node] = []
     links: list[Link] = []
     stack = ExitStack()
     for number in range(1, SIZE + 1):
-        port, tokens, far, controller = ports[4 * number - 4 : 4 * number]
+        port, tokens, far, controller, near = ports[5 * number - 5 : 5 * number]
         if router is None:
-            stack.callback((proxy := Proxy(far)).close)
+            stack.callback((proxy := Proxy(far, port=near)).close)
             links.append(proxy)
         else:
             links.append(router.link(far))
