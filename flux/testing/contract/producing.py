@@ -64,7 +64,7 @@ def records_too_large_are_reported_one_by_one(bench: Bench) -> None:
 @CONTRACT
 def one_record_too_large_fails_no_other_of_its_batch(bench: Bench) -> None:
     topic = bench.topic(max_message_bytes=10_000)
-    producer = bench.producer(linger=0.2)
+    producer = bench.producer(linger=1.0)  # all are in one batch, even if this thread has to wait meanwhile
     small = [
         ProducerRecord(b"%d" % i, b"k", (("number", b"%d" % i), ("twice", b"1"), ("twice", None))) for i in range(100)
     ]
