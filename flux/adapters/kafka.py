@@ -66,10 +66,12 @@ class KafkaAdapter:
 
 
 def _mapping(name: str, options: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if options is not None and not isinstance(options, Mapping):
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
         given = type(options).__name__
         raise ConfigurationError(f"{name} of an adapter: give a dictionary of the client's options, not a {given}")
-    return options if options is not None else {}
+    return options
 
 
 def member_client_id(task: str) -> str:

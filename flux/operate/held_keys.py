@@ -55,12 +55,12 @@ def held_keys(adapter: Cluster, admin: AdminPort, policy: Policy, system: System
     view = read_key_order(adapter, admin, policy, system)
     if view is None:
         return None
-    found = keys_held(view)
+    found = held_in(view)
     first = heapq.nsmallest(SHOWN, found, key=lambda each: (not each.dead, -each.behind))
     return HeldKeys(len(found), sum(each.dead for each in found), len(view), first)
 
 
-def keys_held(view: KeyOrder) -> list[HeldKey]:
+def held_in(view: KeyOrder) -> list[HeldKey]:
     return [
         HeldKey(key, partition, offset, entry.stage, entry.due, entry.dead, count - 1)
         for (partition, key), offset, entry, count in view.heads()

@@ -21,13 +21,18 @@ AnyTask = type[Task] | Task
 AnyTopic = str | type[Producer] | Producer | AnyTask
 
 
+def _is_a(of: object, *kinds: type) -> bool:
+    """Whether it is one of these classes, or an instance of one."""
+    return issubclass(of if isinstance(of, type) else type(of), kinds)
+
+
 def has_topic(of: object) -> TypeGuard[AnyTask | type[Producer] | Producer]:
-    return isinstance(of, Task | Producer) or (isinstance(of, type) and issubclass(of, Task | Producer))
+    return _is_a(of, Task, Producer)
 
 
 def check_task(task: object) -> None:
     """Raises ConfigurationError, as the others do."""
-    if not (isinstance(task, Task) or (isinstance(task, type) and issubclass(task, Task))):
+    if not _is_a(task, Task):
         raise ConfigurationError(f"the kit takes a Task class or an instance of one here, not {shown(task)}")
 
 

@@ -129,13 +129,11 @@ class Events:
 
     def end(self, process: Process, how: str, seconds: float) -> None:
         """A process crashes, freezes, is evicted, or rejoins its groups, in a step of a transaction."""
-        if how == "rejoins":
+        if how in ("is evicted", "rejoins"):
             for consumer in [each for each in self._world.consumers if each.process is process]:
-                self._rejoin(consumer)
-            return
-        if how == "is evicted":
-            for consumer in [each for each in self._world.consumers if each.process is process]:
-                if consumer._member is not None:
+                if how == "rejoins":
+                    self._rejoin(consumer)
+                elif consumer._member is not None:
                     self._evict(consumer)
             return
         if how == "freezes":
@@ -169,9 +167,13 @@ class Events:
 
     def on_kick(self, event: Event) -> None:
         """A member misses its session: its partitions are given away."""
+        for consumer in self._member(event):
+            self._evict(consumer)
+
+    def _member(self, event: Event) -> list[Consumer]:
+        """One of all, if there is any."""
         here = [each for each in self._world.consumers if not each.process.dead and each._member is not None]
-        if here:
-            self._evict(here[int(event.choice * len(here))])
+        return [here[int(event.choice * len(here))]] if here else []
 
     def _evict(self, consumer: Consumer) -> None:
         self._world.truth.counted["evictions"] += 1
@@ -182,9 +184,8 @@ class Events:
 
     def on_rejoin(self, event: Event) -> None:
         """A member's client takes its partitions for lost, and gets them again: its group did not notice."""
-        here = [each for each in self._world.consumers if not each.process.dead and each._member is not None]
-        if here:
-            self._rejoin(here[int(event.choice * len(here))])
+        for consumer in self._member(event):
+            self._rejoin(consumer)
 
     def _rejoin(self, consumer: Consumer) -> None:
         self._world.truth.counted["rejoins"] += 1

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flux.cli.clusters import INTERRUPTED, interruptible
 from flux.cli.dlq.selection import DeadLetterTopic, by_option, filter_from, filter_options, open_dead_letters
 from flux.cli.options import adapter_option, json_option, load_option, task_argument
+
+if TYPE_CHECKING:
+    from flux.operate.dlq.filters import Filter
 
 
 @click.command(
@@ -51,53 +54,41 @@ def command(
     They stay in the topic and are no longer open: no replay takes them, but with --rejected.
     """
     from flux.core.text import one_line
-    from flux.operate.dlq.reject import reject
-    from flux.operate.messages import rejection
 
     criteria = filter_from(choice)
     if [not criteria.takes_all, everything, deleted].count(True) != 1:
         raise click.UsageError("choose what to reject: with --only or another filter, --all, or --deleted")
     details = {"which": "deleted" if deleted else criteria.in_words(), **({"why": why} if why else {})}
+    work = _free if deleted else _reject
     with open_dead_letters(sources, task) as dead, interruptible() as should_stop, ExitStack() as stack:
         end = None if dry_run else stack.enter_context(dead.audited("reject", by, details, criteria.places))
-        if deleted:
-            _free(dead, dry_run, as_json, should_stop, end)
-            return
-        result = reject(dead.adapter, dead.admin, dead.policy, criteria, dry=dry_run, should_stop=should_stop)
-        rejected = [f"{number}:{offset}" for number, offset in result.rejected]
-        text = rejection(result, dry_run)
-        if should_stop():
-            text = "interrupted: nothing was rejected"
+        text, places, found = work(dead, criteria, dry_run, should_stop)
         if end is not None:
-            end(text, rejected)
-    if as_json:
-        line = {"dry_run": dry_run, "topic": result.topic, "rejected": len(rejected)}
-        click.echo(json.dumps({**line, "decided_before": result.decided, "missing": result.missing}))
-    else:
-        click.echo(one_line(text))
+            end(text, places)
+    click.echo(json.dumps({"dry_run": dry_run, **found}) if as_json else one_line(text))
     if should_stop():
         click.get_current_context().exit(INTERRUPTED)
 
 
-def _free(
-    dead: DeadLetterTopic,
-    dry_run: bool,
-    as_json: bool,
-    should_stop: Callable[[], bool],
-    end: Callable[[str, Sequence[str]], object] | None,
-) -> None:
-    from flux.core.text import one_line
+Done = tuple[str, Sequence[str], dict[str, Any]]
+"""What was done: a sentence, the places of the dead letters, and an object for --json."""
+
+
+def _reject(dead: DeadLetterTopic, criteria: Filter, dry_run: bool, should_stop: Callable[[], bool]) -> Done:
+    from flux.operate.dlq.reject import reject
+    from flux.operate.messages import rejection
+
+    result = reject(dead.adapter, dead.admin, dead.policy, criteria, dry=dry_run, should_stop=should_stop)
+    rejected = [f"{number}:{offset}" for number, offset in result.rejected]
+    text = "interrupted: nothing was rejected" if should_stop() else rejection(result, dry_run)
+    counts = {"rejected": len(rejected), "decided_before": result.decided, "missing": result.missing}
+    return text, rejected, {"topic": result.topic, **counts}
+
+
+def _free(dead: DeadLetterTopic, _: Filter, dry_run: bool, should_stop: Callable[[], bool]) -> Done:
     from flux.operate.dlq.deleted import free_deleted
     from flux.operate.messages import freeing
 
     result = free_deleted(dead.adapter, dead.admin, dead.policy, dry=dry_run, should_stop=should_stop)
     text = "interrupted: no key was freed" if should_stop() else freeing(result, dry_run)
-    if end is not None:
-        end(text, ())
-    click.echo(
-        json.dumps({"dry_run": dry_run, "topic": result.topic, "freed": [each.place for each in result.freed]})
-        if as_json
-        else one_line(text)
-    )
-    if should_stop():
-        click.get_current_context().exit(INTERRUPTED)
+    return text, (), {"topic": result.topic, "freed": [each.place for each in result.freed]}

@@ -14,7 +14,7 @@ _LOST = 60.0  # seconds after which a commit without an answer counts as lost
 class Commits:
     """Of one stage. Times in seconds by the engine's clock."""
 
-    __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "answers", "done")
+    __slots__ = ("_at", "_failed", "_flight", "_interval", "_since", "_threshold", "done")
 
     def __init__(self, interval: float, threshold: int) -> None:
         self._interval = interval
@@ -25,8 +25,6 @@ class Commits:
         self._failed = False
         self.done = 0
         """Records done since the last check."""
-        self.answers = 0
-        """Number of commits that succeeded."""
 
     @property
     def open(self) -> bool:
@@ -69,7 +67,6 @@ class Commits:
     def ended(self, succeeded: bool, now: float) -> None:
         """The commit in flight has ended. A failed one is retried within a second, but not in a hot loop."""
         self._flight = None
-        self.answers += succeeded
         if not succeeded:
             self.done += 1
             self._failed = True

@@ -136,7 +136,7 @@ class Deadlines:
         ):
             self._answers = None
             return False
-        answers = self._common.commits.answers + forwards.answers + unacknowledged.answers
+        answers = self._common.stats.commits + forwards.answers + unacknowledged.answers
         if order is not None:
             answers += order.moves.answers
         if answers != self._answers:

@@ -11,7 +11,7 @@ from flux.core.engine.key_order import Origin
 from flux.core.policy import Policy
 from flux.core.ports import AdminPort, Cluster, System
 from flux.operate.dlq.dead_letters import dead_letter_of
-from flux.operate.held_keys import HeldKey, free_origins, keys_held, read_key_order
+from flux.operate.held_keys import HeldKey, free_origins, held_in, read_key_order
 from flux.operate.reading import read, spans_of
 from flux.system import SYSTEM
 
@@ -39,7 +39,7 @@ def free_deleted(
     """Those whose record died over an hour ago; all of them, or none: also when `should_stop()`. Raises BrokerError."""
     topic, now_ms = policy.stages[policy.stages.dead].topic, int(system.now() * 1000)
     view = read_key_order(adapter, admin, policy, system)
-    dead = [each for each in keys_held(view) if each.dead and each.due < now_ms - _WRITTEN_MS] if view else []
+    dead = [each for each in held_in(view) if each.dead and each.due < now_ms - _WRITTEN_MS] if view else []
     there: set[Origin] = set()
     if dead:
         for batch in read(adapter, topic, spans_of(admin, topic), should_stop=should_stop, system=system):

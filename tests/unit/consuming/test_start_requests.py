@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,4 +98,4 @@ def test_an_assignment_of_a_stage_that_stops_waits_for_nothing() -> None:
     driver = Driver(exactly_once=True)
     sealed(driver)
     driver.engine.stop()
-    assert not any(isinstance(effect, do.Rest) for effect in itertools.islice(assigned(driver), 1))
+    assert not isinstance(next(assigned(driver)), do.Rest)
